@@ -1,0 +1,2 @@
+//! vfio-migrate
+fn main() {}

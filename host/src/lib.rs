@@ -1,0 +1,1 @@
+//! Linux side of VFIO migration.
