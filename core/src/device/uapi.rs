@@ -9,12 +9,30 @@
 //! Deliberately absent: v1, the region protocol of Linux 5.8 to 5.17, whose constants the header keeps as
 //! `*_DEPRECATED`.
 
+/// `VFIO_GET_API_VERSION`, on the container's fd, no argument; returns 0.
+pub const GET_API_VERSION: u32 = request(0);
+/// `VFIO_SET_IOMMU`, on the container's fd, argument [`TYPE1V2_IOMMU`] by value.
+pub const SET_IOMMU: u32 = request(2);
+/// `VFIO_GROUP_GET_STATUS`, on the group's fd, argument [`GroupStatus`].
+pub const GROUP_GET_STATUS: u32 = request(3);
+/// `VFIO_GROUP_SET_CONTAINER`, on the group's fd, argument the container's fd as an `int`.
+pub const GROUP_SET_CONTAINER: u32 = request(4);
+/// `VFIO_GROUP_GET_DEVICE_FD`, on the group's fd, argument the device's name as a C string; returns the device's fd.
+pub const GROUP_GET_DEVICE_FD: u32 = request(6);
+/// `VFIO_DEVICE_GET_INFO`, on the device's fd, argument [`DeviceInfo`].
+pub const DEVICE_GET_INFO: u32 = request(7);
+/// `VFIO_DEVICE_GET_REGION_INFO`, on the device's fd, argument [`RegionInfo`].
+pub const DEVICE_GET_REGION_INFO: u32 = request(8);
+/// `VFIO_DEVICE_BIND_IOMMUFD`, on the character device's fd, argument [`BindIommufd`].
+pub const DEVICE_BIND_IOMMUFD: u32 = request(18);
+/// `VFIO_DEVICE_ATTACH_IOMMUFD_PT`, on the device's fd, argument [`AttachIommufdPt`].
+pub const DEVICE_ATTACH_IOMMUFD_PT: u32 = request(19);
+/// `IOMMU_IOAS_ALLOC`, on the fd of `/dev/iommu`, argument [`IoasAlloc`].
+pub const IOMMU_IOAS_ALLOC: u32 = request(29);
 /// `VFIO_DEVICE_RESET`, on the device's fd, no argument.
 pub const DEVICE_RESET: u32 = request(11);
 /// `VFIO_DEVICE_FEATURE`, on the device's fd, argument [`Feature`].
 pub const DEVICE_FEATURE: u32 = request(17);
-/// `VFIO_MIG_GET_PRECOPY_INFO`, on the **data fd**, argument [`PrecopyInfo`].
-pub const MIG_GET_PRECOPY_INFO: u32 = request(21);
 
 /// Flag of [`Feature`]: ask whether the feature is there, together with GET or SET or both.
 pub const FEATURE_PROBE: u32 = 1 << 18;
@@ -27,7 +45,7 @@ pub const FEATURE_GET: u32 = 1 << 16;
 pub const FEATURE_MIGRATION: u32 = 1;
 /// Feature number: [`MigState`], GET and SET.
 pub const FEATURE_MIG_DEVICE_STATE: u32 = 2;
-/// Feature number: DMA logging, SET.
+/// Feature number: DMA logging, SET; here only to ask whether the device can log.
 pub const FEATURE_DMA_LOGGING_START: u32 = 6;
 /// Feature number: [`MigDataSize`], GET.
 pub const FEATURE_MIG_DATA_SIZE: u32 = 9;
@@ -86,19 +104,103 @@ pub struct MigDataSize {
     pub stop_copy_length: u64,
 }
 
-/// Argument of [`MIG_GET_PRECOPY_INFO`]. Zero it before each call: drivers leave fields that they do not set.
-#[doc(alias = "vfio_precopy_info")]
+/// Argument of [`SET_IOMMU`]: `VFIO_TYPE1v2_IOMMU`.
+pub const TYPE1V2_IOMMU: usize = 3;
+
+/// Argument of [`GROUP_GET_STATUS`].
+#[doc(alias = "vfio_group_status")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C, align(8))]
-pub struct PrecopyInfo {
+#[repr(C)]
+pub struct GroupStatus {
+    /// The size of this structure, 8.
+    pub argsz: u32,
+    /// [`GROUP_VIABLE`] and others.
+    pub flags: u32,
+}
+
+/// Flag of [`GroupStatus`]: every device of the group is bound to a vfio driver or to none.
+pub const GROUP_VIABLE: u32 = 1 << 0;
+
+/// Argument of [`DEVICE_GET_INFO`].
+#[doc(alias = "vfio_device_info")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DeviceInfo {
     /// The size of this structure, 24.
     pub argsz: u32,
-    /// Bit 0: the device has started its initial data anew (`VFIO_PRECOPY_INFO_REINIT`).
+    /// [`DEVICE_FLAG_RESET`] and others.
     pub flags: u32,
-    /// Bytes that the destination needs before the switchover for it to be quick; starts above zero and falls.
-    pub initial_bytes: u64,
-    /// Bytes that have changed since they were read.
-    pub dirty_bytes: u64,
+    /// How many regions there are.
+    pub num_regions: u32,
+    /// How many interrupts there are.
+    pub num_irqs: u32,
+    /// Where capabilities begin in a larger argument.
+    pub cap_offset: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// Flag of [`DeviceInfo`]: the device supports [`DEVICE_RESET`].
+pub const DEVICE_FLAG_RESET: u32 = 1 << 0;
+
+/// The head of the argument of [`DEVICE_GET_REGION_INFO`]; capabilities follow in a larger argument.
+#[doc(alias = "vfio_region_info")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct RegionInfo {
+    /// The size of the whole argument; out: the size that it should have.
+    pub argsz: u32,
+    /// Bit 3: capabilities are there.
+    pub flags: u32,
+    /// In: the region.
+    pub index: u32,
+    /// Where the first capability begins.
+    pub cap_offset: u32,
+    /// Bytes of the region.
+    pub size: u64,
+    /// Where the region begins in the device's fd.
+    pub offset: u64,
+}
+
+/// Argument of [`DEVICE_BIND_IOMMUFD`] without `token_uuid_ptr`, which Linux 6.18 added.
+#[doc(alias = "vfio_device_bind_iommufd")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct BindIommufd {
+    /// The size of this structure, 16.
+    pub argsz: u32,
+    /// Zero.
+    pub flags: u32,
+    /// The fd of `/dev/iommu`.
+    pub iommufd: i32,
+    /// Out: the device's number in the iommufd.
+    pub out_devid: u32,
+}
+
+/// Argument of [`DEVICE_ATTACH_IOMMUFD_PT`] without `pasid`, which a later kernel added.
+#[doc(alias = "vfio_device_attach_iommufd_pt")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct AttachIommufdPt {
+    /// The size of this structure, 12.
+    pub argsz: u32,
+    /// Zero.
+    pub flags: u32,
+    /// The page table: what [`IoasAlloc`] gave.
+    pub pt_id: u32,
+}
+
+/// Argument of [`IOMMU_IOAS_ALLOC`].
+#[doc(alias = "iommu_ioas_alloc")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct IoasAlloc {
+    /// The size of this structure, 12.
+    pub size: u32,
+    /// Zero.
+    pub flags: u32,
+    /// Out: the address space.
+    pub out_ioas_id: u32,
 }
 
 const HEADER: usize = 8;
@@ -116,16 +218,14 @@ mod tests {
         assert_eq!((size_of::<Migration>(), align_of::<Migration>()), (8, 8));
         assert_eq!((size_of::<MigState>(), align_of::<MigState>()), (8, 4));
         assert_eq!((size_of::<MigDataSize>(), align_of::<MigDataSize>()), (8, 8));
-        assert_eq!((size_of::<PrecopyInfo>(), align_of::<PrecopyInfo>()), (24, 8));
-        assert_eq!(core::mem::offset_of!(PrecopyInfo, initial_bytes), 8);
-        assert_eq!(core::mem::offset_of!(PrecopyInfo, dirty_bytes), 16);
         assert_eq!(core::mem::offset_of!(Feature<MigState>, data), 8);
-        assert_eq!(core::mem::offset_of!(Feature<PrecopyInfo>, data), 8);
+        assert_eq!(core::mem::offset_of!(Feature<Migration>, data), 8);
     }
 
     #[test]
     fn numbers_are_the_kernels() {
-        assert_eq!((DEVICE_RESET, DEVICE_FEATURE, MIG_GET_PRECOPY_INFO), (0x3b6f, 0x3b75, 0x3b79));
+        assert_eq!((DEVICE_RESET, DEVICE_FEATURE, DEVICE_BIND_IOMMUFD), (0x3b6f, 0x3b75, 0x3b76));
+        assert_eq!((GROUP_GET_DEVICE_FD, DEVICE_GET_INFO, IOMMU_IOAS_ALLOC), (0x3b6a, 0x3b6b, 0x3b81));
         assert_eq!(
             Feature::new(FEATURE_MIG_DEVICE_STATE, FEATURE_SET, MigState { device_state: 1, data_fd: -1 })
                 .argsz,

@@ -175,6 +175,12 @@ impl<'b> Destination<'b> {
         });
     }
 
+    /// The record that the last section stands in or failed in, or nothing between two records.
+    #[must_use]
+    pub const fn record(&self) -> Option<Tag> {
+        self.decoder.record()
+    }
+
     /// What is wanted now. Asking twice changes nothing; "not yet" is said by not completing.
     pub fn poll(&mut self) -> DestinationEffect<'_> {
         self.asked = true;

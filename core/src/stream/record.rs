@@ -213,6 +213,17 @@ impl Decoder {
         self.offset
     }
 
+    /// The record that the next bytes belong to, or nothing between two records.
+    #[must_use]
+    pub const fn record(&self) -> Option<Tag> {
+        match self.place {
+            Place::Tag | Place::End(_) => None,
+            Place::DataLength | Place::Data(_) => Some(Tag::Data),
+            Place::Config => Some(Tag::Config),
+            Place::EndAfter(tag) => Some(tag),
+        }
+    }
+
     /// Takes the next word.
     ///
     /// # Errors
