@@ -113,6 +113,52 @@ pub enum Cause {
     },
 }
 
+impl Cause {
+    /// The number with which kernel or link refused, where one of them did.
+    #[must_use]
+    pub const fn code(&self) -> Option<Code> {
+        match *self {
+            Self::Refused { code, .. }
+            | Self::ReadData(code)
+            | Self::Send(code)
+            | Self::SendConfig(code)
+            | Self::Recv { code, .. }
+            | Self::WriteData { code, .. }
+            | Self::RecvConfig { code, .. } => Some(code),
+            Self::Cancelled
+            | Self::DrainedInStopCopy
+            | Self::SendClosed
+            | Self::RecvClosed { .. }
+            | Self::WriteDataZero { .. }
+            | Self::Record(_)
+            | Self::Unexpected { .. } => None,
+        }
+    }
+
+    /// Where in the payload it went wrong, for a cause that has a place there.
+    #[must_use]
+    pub const fn offset(&self) -> Option<u64> {
+        match *self {
+            Self::Recv { offset, .. }
+            | Self::RecvClosed { offset, .. }
+            | Self::WriteData { offset, .. }
+            | Self::WriteDataZero { offset }
+            | Self::RecvConfig { offset, .. }
+            | Self::Record(
+                record::Error::UnknownTag { offset, .. } | record::Error::Unterminated { offset, .. },
+            )
+            | Self::Unexpected { offset, .. } => Some(offset),
+            Self::Cancelled
+            | Self::Refused { .. }
+            | Self::ReadData(_)
+            | Self::DrainedInStopCopy
+            | Self::Send(_)
+            | Self::SendClosed
+            | Self::SendConfig(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -200,6 +200,15 @@ impl<'a> Item<'a> {
 }
 
 impl Begins {
+    /// The name in QEMU's source without its prefix.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Start => "START",
+            Self::Full => "FULL",
+        }
+    }
+
     const fn type_byte(self) -> u8 {
         match self {
             Self::Start => START,
@@ -209,6 +218,15 @@ impl Begins {
 }
 
 impl Continues {
+    /// The name in QEMU's source without its prefix.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Part => "PART",
+            Self::End => "END",
+        }
+    }
+
     const fn type_byte(self) -> u8 {
         match self {
             Self::Part => PART,
