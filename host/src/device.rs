@@ -1,0 +1,162 @@
+//! A migratable device behind its file descriptor.
+//!
+//! The data fd never leaves its [`Device`]: it is taken on the arc that opens a session and closed on the arc that
+//! ends it. After a refused SET the device is asked where it stands, since it may be anywhere on the way.
+//!
+//! Deliberately absent: how the file descriptor was opened; that is [`open`](crate::open), or a VMM of its own.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::PollFlags;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+use vfio_migration_core::device::arc::{DataSession, data_session};
+use vfio_migration_core::device::{Features, State};
+use vfio_migration_core::session::drive;
+use vfio_migration_core::session::{Code, DataRead};
+
+use crate::interrupt::{Interrupt, until_done};
+use crate::ioctl::{self, code};
+
+/// A migratable device behind `Fd`: an [`OwnedFd`], a `BorrowedFd` of a VMM's own, or whatever else holds one.
+#[derive(Debug)]
+pub struct Device<Fd = OwnedFd> {
+    fd: Fd,
+    features: Features,
+    state: State,
+    data: Option<OwnedFd>,
+    interrupt: Option<Interrupt>,
+}
+
+/// Why a device behind an open file descriptor can't migrate.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsupported {
+    /// Kernel or driver does not have the feature.
+    #[error("the driver has no migration v2 (VFIO_DEVICE_FEATURE_MIGRATION: {0})")]
+    NoMigration(Errno),
+    /// The driver has the feature without STOP_COPY.
+    #[error("the driver's migration flags {0:#x} lack STOP_COPY")]
+    NoStopCopy(u64),
+    /// GET of the state failed.
+    #[error("the device's state can't be read (VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE: {0})")]
+    NoState(Errno),
+    /// GET of the state gave a number that the uapi does not have.
+    #[error("the device says that it is in state {0}, wanted one from 0 to 7")]
+    UnknownState(u32),
+}
+
+impl<Fd: AsFd> Device<Fd> {
+    /// Asks the device behind `fd` for its features and its state.
+    ///
+    /// # Errors
+    /// [`Unsupported`] says what the device lacks.
+    pub fn new(fd: Fd) -> Result<Self, Unsupported> {
+        let flags = ioctl::get_migration(&fd).map_err(Unsupported::NoMigration)?;
+        let features = Features::from_raw(flags).ok_or(Unsupported::NoStopCopy(flags))?;
+        let number = ioctl::get_device_state(&fd).map_err(Unsupported::NoState)?;
+        let state = State::from_raw(number).ok_or(Unsupported::UnknownState(number))?;
+        Ok(Self { fd, features, state, data: None, interrupt: None })
+    }
+
+    /// Lets `interrupt` end reads and writes of the data fd with ECANCELED.
+    pub fn interrupted_by(&mut self, interrupt: Interrupt) {
+        self.interrupt = Some(interrupt);
+    }
+
+    /// What the driver can do.
+    pub const fn features(&self) -> Features {
+        self.features
+    }
+
+    /// The state after the last SET, reset or GET.
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// The driver's estimate of the bytes that STOP_COPY will give; some say 0.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn data_size(&self) -> rustix::io::Result<u64> {
+        ioctl::get_mig_data_size(&self.fd)
+    }
+
+    /// The device's file descriptor.
+    pub const fn fd(&self) -> &Fd {
+        &self.fd
+    }
+
+    fn take_session(&mut self, arc: Option<DataSession>, new: Option<OwnedFd>) -> Result<(), Code> {
+        let Some(arc) = arc.filter(|arc| arc.returns_data_fd() == new.is_some()) else {
+            // A reset behind our back (a guest's FLR) makes the kernel open a session where we had one, or none.
+            self.data = None;
+            return Err(code(Errno::BADF));
+        };
+        match arc {
+            DataSession::Kept => {}
+            DataSession::Absent | DataSession::Ends => self.data = None,
+            DataSession::Opens | DataSession::Replaced => {
+                let new = new.map(nonblocking).transpose().map_err(code)?;
+                self.data = new;
+            }
+        }
+        Ok(())
+    }
+
+    /// After a refused SET: where the device is, and whether the session still is.
+    fn look(&mut self) {
+        let now = ioctl::get_device_state(&self.fd).ok().and_then(State::from_raw).unwrap_or(State::Error);
+        if data_session(self.features, self.state, now) != Some(DataSession::Kept) {
+            self.data = None;
+        }
+        self.state = now;
+    }
+}
+
+impl<Fd: AsFd> drive::Device for Device<Fd> {
+    fn set_state(&mut self, state: State) -> Result<(), Code> {
+        let arc = data_session(self.features, self.state, state);
+        match ioctl::set_device_state(&self.fd, state.raw()) {
+            Ok(new) => {
+                self.state = state;
+                self.take_session(arc, new)
+            }
+            Err(errno) => {
+                self.look();
+                Err(code(errno))
+            }
+        }
+    }
+
+    fn read_data(&mut self, buffer: &mut [u8]) -> Result<DataRead, Code> {
+        let data = self.data.as_ref().ok_or(code(Errno::BADF))?;
+        let read = || rustix::io::read(data, &mut *buffer);
+        match until_done(self.interrupt.as_ref(), data.as_fd(), PollFlags::IN, read) {
+            Ok(0) => Ok(DataRead::End),
+            Ok(count) => Ok(DataRead::Bytes(count)),
+            Err(Errno::NOMSG) => Ok(DataRead::Drained),
+            Err(errno) => Err(code(errno)),
+        }
+    }
+
+    fn write_data(&mut self, bytes: &[u8]) -> Result<usize, Code> {
+        let data = self.data.as_ref().ok_or(code(Errno::BADF))?;
+        let write = || rustix::io::write(data, bytes);
+        until_done(self.interrupt.as_ref(), data.as_fd(), PollFlags::OUT, write).map_err(code)
+    }
+
+    fn reset(&mut self) -> Result<(), Code> {
+        self.data = None;
+        let answer = ioctl::device_reset(&self.fd).map_err(code);
+        self.look();
+        answer
+    }
+}
+
+/// A data fd on which a driver that looks at O_NONBLOCK answers EAGAIN instead of blocking, so that an interrupt is
+/// seen. Each data fd is a file description of its own: nobody else is affected.
+fn nonblocking(fd: OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let flags = fcntl_getfl(&fd)?;
+    fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
+    Ok(fd)
+}

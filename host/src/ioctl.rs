@@ -1,0 +1,324 @@
+//! One function per ioctl. The only `unsafe` code of core and host stands here.
+//!
+//! Layouts and numbers are those of [`vfio_migration_core::device::uapi`]; on 64-bit targets they are held equal to
+//! the crate `vfio-bindings` at compile time.
+//!
+//! Deliberately absent: interpretation. Numbers that the kernel returns become enums in [`device`](crate::device).
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_void};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use rustix::io::{Errno, Result};
+use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
+use vfio_migration_core::device::uapi::{self, Feature};
+
+/// The version of the group API, on a container; 0 is the only one there is.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn get_api_version(container: impl AsFd) -> Result<i32> {
+    // SAFETY: VFIO_GET_API_VERSION takes no argument and touches no memory.
+    unsafe { call_with_value(container, uapi::GET_API_VERSION, 0) }
+}
+
+/// Gives a container that has a group the type 1 IOMMU driver, version 2.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn set_iommu_type1v2(container: impl AsFd) -> Result<()> {
+    // SAFETY: VFIO_SET_IOMMU takes a number by value and touches no memory of ours.
+    unsafe { call_with_value(container, uapi::SET_IOMMU, uapi::TYPE1V2_IOMMU) }.map(drop)
+}
+
+/// The flags of a group, for instance [`uapi::GROUP_VIABLE`].
+///
+/// # Errors
+/// The kernel's answer.
+pub fn group_get_status(group: impl AsFd) -> Result<u32> {
+    let mut status = uapi::GroupStatus { argsz: size_u32::<uapi::GroupStatus>(), flags: 0 };
+    // SAFETY: VFIO_GROUP_GET_STATUS reads and writes at most argsz bytes of the structure.
+    unsafe { call(group, uapi::GROUP_GET_STATUS, &mut status) }?;
+    Ok(status.flags)
+}
+
+/// Puts a group into a container.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn group_set_container(group: impl AsFd, container: impl AsFd) -> Result<()> {
+    let mut fd = container.as_fd().as_raw_fd();
+    // SAFETY: VFIO_GROUP_SET_CONTAINER reads one int, an fd that `container` keeps open during the call.
+    unsafe { call(group, uapi::GROUP_SET_CONTAINER, &mut fd) }.map(drop)
+}
+
+/// Opens the device that the group knows as `name`: a PCI address or an mdev's UUID.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn group_get_device_fd(group: impl AsFd, name: &CStr) -> Result<OwnedFd> {
+    let request = Call { request: uapi::GROUP_GET_DEVICE_FD, argument: name.as_ptr().cast_mut().cast() };
+    // SAFETY: VFIO_GROUP_GET_DEVICE_FD reads a string up to its NUL, which CStr guarantees, and writes nothing.
+    let fd = unsafe { rustix::ioctl::ioctl(group, request) }?;
+    // SAFETY: on success the kernel has installed a new fd with this number, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What the device says of itself.
+///
+/// # Errors
+/// The kernel's answer; EINVAL on a character device that is not bound yet.
+pub fn device_get_info(device: impl AsFd) -> Result<uapi::DeviceInfo> {
+    let mut info = uapi::DeviceInfo { argsz: size_u32::<uapi::DeviceInfo>(), ..Default::default() };
+    // SAFETY: VFIO_DEVICE_GET_INFO reads and writes at most argsz bytes of the structure.
+    unsafe { call(device, uapi::DEVICE_GET_INFO, &mut info) }?;
+    Ok(info)
+}
+
+/// A region with as many bytes of its capabilities as `N`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+pub struct RegionWithCapabilities<const N: usize> {
+    /// What the kernel always says.
+    pub info: uapi::RegionInfo,
+    /// The capabilities, where the kernel found room for all of them.
+    pub capabilities: [u8; N],
+}
+
+/// Region `index` of a device. `info.argsz` says how large the structure should have been.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn device_get_region_info<const N: usize>(
+    device: impl AsFd,
+    index: u32,
+) -> Result<RegionWithCapabilities<N>> {
+    let argsz = size_u32::<RegionWithCapabilities<N>>();
+    let info = uapi::RegionInfo { argsz, index, ..Default::default() };
+    let mut region = RegionWithCapabilities { info, capabilities: [0; N] };
+    // SAFETY: VFIO_DEVICE_GET_REGION_INFO reads and writes at most argsz bytes, the size of this structure.
+    unsafe { call(device, uapi::DEVICE_GET_REGION_INFO, &mut region) }?;
+    Ok(region)
+}
+
+/// Resets the device; it is RUNNING afterwards.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn device_reset(device: impl AsFd) -> Result<()> {
+    // SAFETY: VFIO_DEVICE_RESET takes no argument and touches no memory of ours.
+    unsafe { call_with_value(device, uapi::DEVICE_RESET, 0) }.map(drop)
+}
+
+/// Whether the device has a feature for `methods` ([`uapi::FEATURE_GET`] and [`uapi::FEATURE_SET`]).
+///
+/// # Errors
+/// The kernel's answer: ENOTTY where kernel or driver does not have the feature.
+pub fn probe_feature(device: impl AsFd, number: u32, methods: u32) -> Result<()> {
+    let mut feature = Feature::new(number, uapi::FEATURE_PROBE | methods, ());
+    // SAFETY: with PROBE, VFIO_DEVICE_FEATURE reads the header alone and writes nothing.
+    unsafe { call(device, uapi::DEVICE_FEATURE, &mut feature) }.map(drop)
+}
+
+/// The `flags` of `VFIO_DEVICE_FEATURE_MIGRATION`.
+///
+/// # Errors
+/// The kernel's answer: ENOTTY where kernel or driver has no migration v2.
+pub fn get_migration(device: impl AsFd) -> Result<u64> {
+    let mut feature = Feature::new(uapi::FEATURE_MIGRATION, uapi::FEATURE_GET, uapi::Migration::default());
+    // SAFETY: VFIO_DEVICE_FEATURE writes at most argsz bytes, the size of this structure.
+    unsafe { call(device, uapi::DEVICE_FEATURE, &mut feature) }?;
+    Ok(feature.data.flags)
+}
+
+/// The number of the state that the device is in.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn get_device_state(device: impl AsFd) -> Result<u32> {
+    let state = uapi::MigState { device_state: 0, data_fd: -1 };
+    let mut feature = Feature::new(uapi::FEATURE_MIG_DEVICE_STATE, uapi::FEATURE_GET, state);
+    // SAFETY: VFIO_DEVICE_FEATURE writes at most argsz bytes, the size of this structure.
+    unsafe { call(device, uapi::DEVICE_FEATURE, &mut feature) }?;
+    Ok(feature.data.device_state)
+}
+
+/// SETs the state with number `state`; returns the new data fd where the arc opens a session.
+///
+/// # Errors
+/// The kernel's answer; the device may be in any state of the way then.
+pub fn set_device_state(device: impl AsFd, state: u32) -> Result<Option<OwnedFd>> {
+    let state = uapi::MigState { device_state: state, data_fd: -1 };
+    let mut feature = Feature::new(uapi::FEATURE_MIG_DEVICE_STATE, uapi::FEATURE_SET, state);
+    // SAFETY: VFIO_DEVICE_FEATURE reads and writes at most argsz bytes, the size of this structure.
+    unsafe { call(device, uapi::DEVICE_FEATURE, &mut feature) }?;
+    let fd = feature.data.data_fd;
+    // SAFETY: on success the kernel has written -1 or the number of a new fd, which nobody else owns.
+    Ok((fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// The driver's estimate of the bytes that STOP_COPY will give.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn get_mig_data_size(device: impl AsFd) -> Result<u64> {
+    let mut feature =
+        Feature::new(uapi::FEATURE_MIG_DATA_SIZE, uapi::FEATURE_GET, uapi::MigDataSize::default());
+    // SAFETY: VFIO_DEVICE_FEATURE writes at most argsz bytes, the size of this structure.
+    unsafe { call(device, uapi::DEVICE_FEATURE, &mut feature) }?;
+    Ok(feature.data.stop_copy_length)
+}
+
+/// Binds a character device to an iommufd; nothing else works on it before.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn bind_iommufd(device: impl AsFd, iommufd: impl AsFd) -> Result<()> {
+    let mut bind = uapi::BindIommufd {
+        argsz: size_u32::<uapi::BindIommufd>(),
+        iommufd: iommufd.as_fd().as_raw_fd(),
+        ..Default::default()
+    };
+    // SAFETY: VFIO_DEVICE_BIND_IOMMUFD reads and writes at most argsz bytes; `iommufd` stays open during the call.
+    unsafe { call(device, uapi::DEVICE_BIND_IOMMUFD, &mut bind) }.map(drop)
+}
+
+/// Attaches a bound device to an address space of its iommufd.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn attach_iommufd_pt(device: impl AsFd, ioas: u32) -> Result<()> {
+    let argsz = size_u32::<uapi::AttachIommufdPt>();
+    let mut attach = uapi::AttachIommufdPt { argsz, flags: 0, pt_id: ioas };
+    // SAFETY: VFIO_DEVICE_ATTACH_IOMMUFD_PT reads and writes at most argsz bytes of the structure.
+    unsafe { call(device, uapi::DEVICE_ATTACH_IOMMUFD_PT, &mut attach) }.map(drop)
+}
+
+/// A new, empty address space of an iommufd.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn ioas_alloc(iommufd: impl AsFd) -> Result<u32> {
+    let mut alloc = uapi::IoasAlloc { size: size_u32::<uapi::IoasAlloc>(), ..Default::default() };
+    // SAFETY: IOMMU_IOAS_ALLOC reads and writes at most `size` bytes of the structure.
+    unsafe { call(iommufd, uapi::IOMMU_IOAS_ALLOC, &mut alloc) }?;
+    Ok(alloc.out_ioas_id)
+}
+
+/// A request with a pointer, or a number in the pointer's place; its output is what `ioctl` returns.
+struct Call {
+    request: u32,
+    argument: *mut c_void,
+}
+
+// SAFETY: the output is the returned number, taken without looking at the pointer. That request and argument belong
+// together is what the callers of `call` and `call_with_value` promise. Requests may write to memory: IS_MUTATING.
+unsafe impl Ioctl for Call {
+    type Output = i32;
+
+    const IS_MUTATING: bool = true;
+
+    fn opcode(&self) -> Opcode {
+        self.request as Opcode
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        self.argument
+    }
+
+    unsafe fn output_from_ptr(output: IoctlOutput, _: *mut c_void) -> Result<i32> {
+        Ok(output)
+    }
+}
+
+/// # Safety
+/// `request` must read and write no other memory of ours than what `T` spans and what it validly points to, and leave
+/// a valid `T` behind.
+unsafe fn call<T>(fd: impl AsFd, request: u32, argument: &mut T) -> Result<i32> {
+    let argument: *mut T = argument;
+    // SAFETY: the pointer is valid for reads and writes of a T during the call; the rest is the caller's promise.
+    unsafe { rustix::ioctl::ioctl(fd, Call { request, argument: argument.cast() }) }
+}
+
+/// # Safety
+/// `request` must take its argument by value, or none, and touch no memory of ours.
+unsafe fn call_with_value(fd: impl AsFd, request: u32, value: usize) -> Result<i32> {
+    // SAFETY: nothing is dereferenced; the rest is the caller's promise.
+    unsafe { rustix::ioctl::ioctl(fd, Call { request, argument: std::ptr::without_provenance_mut(value) }) }
+}
+
+/// The size of an argument, as the kernel wants it.
+const fn size_u32<T>() -> u32 {
+    const { assert!(size_of::<T>() <= 4096) };
+    #[allow(clippy::cast_possible_truncation)] // at most 4096
+    let size = size_of::<T>() as u32;
+    size
+}
+
+/// An errno as core's `Code`.
+#[must_use]
+pub fn code(errno: Errno) -> vfio_migration_core::session::Code {
+    vfio_migration_core::session::Code(errno.raw_os_error())
+}
+
+/// Our layouts and numbers are the kernel's.
+#[cfg(target_pointer_width = "64")]
+const _: () = {
+    use std::mem::offset_of;
+
+    use vfio_bindings::bindings::vfio as kernel;
+    use vfio_migration_core::device::State;
+
+    macro_rules! same {
+        ($($ours:expr, $theirs:expr;)*) => { $(assert!($ours as u64 == $theirs as u64);)* };
+    }
+    macro_rules! same_layout {
+        ($($ours:ty, $theirs:ident { $($field:ident)* };)*) => { $(
+            same! { size_of::<$ours>(), size_of::<kernel::$theirs>(); align_of::<$ours>(), align_of::<kernel::$theirs>(); }
+            $(assert!(offset_of!($ours, $field) == offset_of!(kernel::$theirs, $field));)*
+        )* };
+    }
+    macro_rules! same_head {
+        ($($ours:ty, $theirs:ident { $($field:ident)* };)*) => { $(
+            assert!(size_of::<$ours>() <= size_of::<kernel::$theirs>());
+            $(assert!(offset_of!($ours, $field) == offset_of!(kernel::$theirs, $field));)*
+        )* };
+    }
+
+    same_layout! {
+        uapi::Migration, vfio_device_feature_migration { flags };
+        uapi::MigState, vfio_device_feature_mig_state { device_state data_fd };
+        uapi::MigDataSize, vfio_device_feature_mig_data_size { stop_copy_length };
+        uapi::PrecopyInfo, vfio_precopy_info { argsz flags initial_bytes dirty_bytes };
+        uapi::GroupStatus, vfio_group_status { argsz flags };
+        uapi::DeviceInfo, vfio_device_info { argsz flags num_regions num_irqs cap_offset pad };
+        uapi::RegionInfo, vfio_region_info { argsz flags index cap_offset size offset };
+    }
+    same_head! {
+        uapi::BindIommufd, vfio_device_bind_iommufd { argsz flags iommufd out_devid };
+        uapi::AttachIommufdPt, vfio_device_attach_iommufd_pt { argsz flags pt_id };
+    }
+    assert!(offset_of!(Feature<uapi::MigState>, data) == size_of::<kernel::vfio_device_feature>());
+
+    same! {
+        uapi::FEATURE_PROBE, kernel::VFIO_DEVICE_FEATURE_PROBE;
+        uapi::FEATURE_SET, kernel::VFIO_DEVICE_FEATURE_SET;
+        uapi::FEATURE_GET, kernel::VFIO_DEVICE_FEATURE_GET;
+        uapi::FEATURE_MIGRATION, kernel::VFIO_DEVICE_FEATURE_MIGRATION;
+        uapi::FEATURE_MIG_DEVICE_STATE, kernel::VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE;
+        uapi::FEATURE_DMA_LOGGING_START, kernel::VFIO_DEVICE_FEATURE_DMA_LOGGING_START;
+        uapi::FEATURE_MIG_DATA_SIZE, kernel::VFIO_DEVICE_FEATURE_MIG_DATA_SIZE;
+        uapi::GROUP_VIABLE, kernel::VFIO_GROUP_FLAGS_VIABLE;
+        uapi::DEVICE_FLAG_RESET, kernel::VFIO_DEVICE_FLAGS_RESET;
+        uapi::TYPE1V2_IOMMU, kernel::VFIO_TYPE1v2_IOMMU;
+        uapi::GET_API_VERSION, ((kernel::VFIO_TYPE as u32) << 8) + kernel::VFIO_BASE;
+        State::Error, kernel::vfio_device_mig_state_VFIO_DEVICE_STATE_ERROR;
+        State::Stop, kernel::vfio_device_mig_state_VFIO_DEVICE_STATE_STOP;
+        State::Running, kernel::vfio_device_mig_state_VFIO_DEVICE_STATE_RUNNING;
+        State::StopCopy, kernel::vfio_device_mig_state_VFIO_DEVICE_STATE_STOP_COPY;
+        State::Resuming, kernel::vfio_device_mig_state_VFIO_DEVICE_STATE_RESUMING;
+        State::RunningP2p, kernel::vfio_device_mig_state_VFIO_DEVICE_STATE_RUNNING_P2P;
+        State::PreCopy, kernel::vfio_device_mig_state_VFIO_DEVICE_STATE_PRE_COPY;
+        State::PreCopyP2p, kernel::vfio_device_mig_state_VFIO_DEVICE_STATE_PRE_COPY_P2P;
+    }
+};

@@ -1,0 +1,396 @@
+//! Opens a device: by character device and iommufd, by group and container, or as a file descriptor that is there.
+//!
+//! What can go wrong is told by layer, so that an operator knows whom to ask: the name, the binding, the IOMMU, the
+//! permissions, another user of the device, or the kernel.
+//!
+//! Deliberately absent: binding a device to a vfio driver, and mapping guest memory. The machine's owner does the
+//! one, the VMM the other.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use vfio_migration_core::device::uapi;
+
+use crate::ioctl;
+
+/// How a user names a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// A character device, for instance `/dev/vfio/devices/vfio0`: bound to an iommufd of its own.
+    Cdev(PathBuf),
+    /// A device's folder below `/sys`, also given by PCI address or mdev UUID: opened by group and container.
+    Sysfs(PathBuf),
+    /// An inherited file descriptor, and the driver's name where the user gave it.
+    Fd(i32, Option<String>),
+}
+
+/// What kind of device it is and which one: what a stream says of its source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The name of the kernel driver, or `unknown` for a file descriptor that tells nothing.
+    pub driver: String,
+    /// The bus address or the UUID; `fd<N>` for a file descriptor that tells nothing.
+    pub address: String,
+}
+
+/// A device's file descriptor with what must stay open as long as it.
+#[derive(Debug)]
+pub struct Opened {
+    device: OwnedFd,
+    /// The iommufd, or group and container.
+    _holders: Vec<OwnedFd>,
+}
+
+/// What stands between a user and a device, by layer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The text names no device.
+    #[error(
+        "wanted a PCI address, an mdev UUID, a path below /sys or /dev/vfio/devices, fd:N or sim:, got '{0}'"
+    )]
+    Name(String),
+    /// There is no such device.
+    #[error("there is no device {}: {source}", path.display())]
+    Missing {
+        /// The folder or file that was looked for.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The device has no driver.
+    #[error("{address} is bound to no driver; bind it to its vfio driver first")]
+    Unbound {
+        /// The device.
+        address: String,
+    },
+    /// The device has no IOMMU group.
+    #[error(
+        "{address} has no IOMMU group (driver {driver}): the machine's IOMMU is off, or the driver is not a vfio driver"
+    )]
+    NoGroup {
+        /// The device.
+        address: String,
+        /// Its driver.
+        driver: String,
+    },
+    /// The group has no file in `/dev/vfio`.
+    #[error(
+        "IOMMU group {group} of {address} has no {}: driver {driver} is not a vfio driver, or the kernel has no VFIO groups (try the character device)", path.display()
+    )]
+    NotVfio {
+        /// The device.
+        address: String,
+        /// Its driver.
+        driver: String,
+        /// The number of its group.
+        group: String,
+        /// The file that is missing.
+        path: PathBuf,
+    },
+    /// A file of `/dev` may not be opened.
+    #[error("no permission to open {}: run as its owner or give yourself access", path.display())]
+    Permission {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Someone else has the device.
+    #[error("{} is in use by another process{}", path.display(), users(holders))]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// Who has it open, as far as `/proc` tells.
+        holders: Vec<String>,
+    },
+    /// Another device of the group is bound to an ordinary driver.
+    #[error("IOMMU group {group} is not viable: bind every device of the group to a vfio driver, or to none")]
+    NotViable {
+        /// The number of the group.
+        group: String,
+    },
+    /// A file descriptor that the user named is not there.
+    #[error("file descriptor {number} was not inherited: {errno}")]
+    Fd {
+        /// Its number.
+        number: i32,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// A file of `/dev` could not be opened for another reason.
+    #[error("{} can't be opened: {errno}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// The kernel refused a step on the way.
+    #[error("the kernel refused {call} on {address}: {errno}")]
+    Kernel {
+        /// The ioctl's name.
+        call: &'static str,
+        /// The device.
+        address: String,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+}
+
+impl FromStr for Name {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if let Some(rest) = text.strip_prefix("fd:") {
+            return inherited(rest).ok_or_else(|| Error::Name(text.to_owned()));
+        }
+        if text.starts_with("/dev/vfio/devices/") {
+            return Ok(Self::Cdev(text.into()));
+        }
+        if text.starts_with("/sys/") {
+            return Ok(Self::Sysfs(text.into()));
+        }
+        if is_uuid(text) {
+            return Ok(Self::Sysfs(Path::new("/sys/bus/mdev/devices").join(text)));
+        }
+        let address = if text.matches(':').count() == 1 { format!("0000:{text}") } else { text.to_owned() };
+        if is_pci_address(&address) {
+            return Ok(Self::Sysfs(Path::new("/sys/bus/pci/devices").join(address)));
+        }
+        Err(Error::Name(text.to_owned()))
+    }
+}
+
+impl Name {
+    /// Which device this is, from sysfs alone; nothing is opened.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] and [`Error::Unbound`].
+    pub fn identify(&self) -> Result<Identity, Error> {
+        match self {
+            Self::Sysfs(path) => identify(path),
+            Self::Cdev(path) => identify(&folder_of_cdev(path)?),
+            Self::Fd(number, driver) => {
+                let cdev = fs::read_link(format!("/proc/self/fd/{number}"))
+                    .ok()
+                    .filter(|path| path.starts_with("/dev/vfio/devices"));
+                let known = cdev.and_then(|path| identify(&folder_of_cdev(&path).ok()?).ok());
+                let address =
+                    known.as_ref().map_or_else(|| format!("fd{number}"), |known| known.address.clone());
+                let driver = driver.clone().or(known.map(|known| known.driver));
+                Ok(Identity { driver: driver.unwrap_or_else(|| UNKNOWN_DRIVER.to_owned()), address })
+            }
+        }
+    }
+
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// [`Error`] names the layer that refused.
+    pub fn open(&self) -> Result<Opened, Error> {
+        match self {
+            Self::Sysfs(path) => open_group(path),
+            Self::Cdev(path) => open_cdev(path),
+            Self::Fd(number, _) => open_inherited(*number),
+        }
+    }
+
+    /// The file in `/dev` through which [`Name::open`] goes, where there is one.
+    #[must_use]
+    pub fn file(&self) -> Option<PathBuf> {
+        match self {
+            Self::Sysfs(path) => group_of(path).map(|group| Path::new("/dev/vfio").join(group)),
+            Self::Cdev(path) => Some(path.clone()),
+            Self::Fd(..) => None,
+        }
+    }
+}
+
+impl AsFd for Opened {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+}
+
+fn open_group(folder: &Path) -> Result<Opened, Error> {
+    let Identity { driver, address } = identify(folder)?;
+    let Some(group_number) = group_of(folder) else { return Err(Error::NoGroup { address, driver }) };
+    let path = Path::new("/dev/vfio").join(&group_number);
+    if !path.exists() {
+        return match cdev_of(folder) {
+            Some(cdev) => open_cdev(&cdev),
+            None => Err(Error::NotVfio { address, driver, group: group_number, path }),
+        };
+    }
+    let refused = |call| {
+        let address = address.clone();
+        move |errno| Error::Kernel { call, address, errno }
+    };
+    let container = open_file(Path::new("/dev/vfio/vfio"))?;
+    ioctl::get_api_version(&container).map_err(refused("VFIO_GET_API_VERSION"))?;
+    let group = open_file(&path)?;
+    let flags = ioctl::group_get_status(&group).map_err(refused("VFIO_GROUP_GET_STATUS"))?;
+    if flags & uapi::GROUP_VIABLE == 0 {
+        return Err(Error::NotViable { group: group_number });
+    }
+    ioctl::group_set_container(&group, &container).map_err(refused("VFIO_GROUP_SET_CONTAINER"))?;
+    ioctl::set_iommu_type1v2(&container).map_err(refused("VFIO_SET_IOMMU"))?;
+    let name = CString::new(address.as_str()).map_err(|_| Error::Name(address.clone()))?;
+    let device = ioctl::group_get_device_fd(&group, &name).map_err(refused("VFIO_GROUP_GET_DEVICE_FD"))?;
+    Ok(Opened { device, _holders: vec![group, container] })
+}
+
+fn open_cdev(path: &Path) -> Result<Opened, Error> {
+    let address = path.display().to_string();
+    let refused = |call| {
+        let address = address.clone();
+        move |errno| Error::Kernel { call, address, errno }
+    };
+    let device = open_file(path)?;
+    let iommufd = open_file(Path::new("/dev/iommu"))?;
+    ioctl::bind_iommufd(&device, &iommufd).map_err(|errno| match errno {
+        Errno::BUSY | Errno::INVAL if !holders(path, std::process::id()).is_empty() => in_use(path),
+        errno => refused("VFIO_DEVICE_BIND_IOMMUFD")(errno),
+    })?;
+    let ioas = ioctl::ioas_alloc(&iommufd).map_err(refused("IOMMU_IOAS_ALLOC"))?;
+    ioctl::attach_iommufd_pt(&device, ioas).map_err(refused("VFIO_DEVICE_ATTACH_IOMMUFD_PT"))?;
+    Ok(Opened { device, _holders: vec![iommufd] })
+}
+
+/// A duplicate of an inherited descriptor: the number stays open for whoever passed it.
+fn open_inherited(number: i32) -> Result<Opened, Error> {
+    let wrong = |errno| Error::Fd { number, errno };
+    let process = pidfd_open(getpid(), PidfdFlags::empty()).map_err(wrong)?;
+    let device = pidfd_getfd(process, number, PidfdGetfdFlags::empty()).map_err(wrong)?;
+    Ok(Opened { device, _holders: Vec::new() })
+}
+
+fn open_file(path: &Path) -> Result<OwnedFd, Error> {
+    rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| match errno {
+        Errno::ACCESS | Errno::PERM => Error::Permission { path: path.into() },
+        Errno::BUSY => in_use(path),
+        Errno::NOENT | Errno::NODEV | Errno::NXIO => {
+            Error::Missing { path: path.into(), source: errno.into() }
+        }
+        errno => Error::Open { path: path.into(), errno },
+    })
+}
+
+fn in_use(path: &Path) -> Error {
+    Error::InUse { path: path.into(), holders: holders(path, std::process::id()) }
+}
+
+/// Who else has `path` open, for instance `qemu-system-x86 (pid 4711)`; empty where `/proc` does not tell.
+#[must_use]
+pub fn holders(path: &Path, except: u32) -> Vec<String> {
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let numbers = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    numbers
+        .filter(|&pid| pid != except && has_open(pid, path))
+        .map(|pid| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            format!("{} (pid {pid})", name.trim_end())
+        })
+        .collect()
+}
+
+fn has_open(pid: u32, path: &Path) -> bool {
+    let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target == path))
+}
+
+fn users(holders: &[String]) -> String {
+    if holders.is_empty() { String::new() } else { format!(": {}", holders.join(", ")) }
+}
+
+fn identify(folder: &Path) -> Result<Identity, Error> {
+    let folder = fs::canonicalize(folder).map_err(|source| Error::Missing { path: folder.into(), source })?;
+    let address = last_part(&folder);
+    let Ok(driver) = fs::read_link(folder.join("driver")) else { return Err(Error::Unbound { address }) };
+    Ok(Identity { driver: last_part(&driver), address })
+}
+
+fn folder_of_cdev(path: &Path) -> Result<PathBuf, Error> {
+    let folder = Path::new("/sys/class/vfio-dev").join(last_part(path)).join("device");
+    fs::canonicalize(&folder).map_err(|source| Error::Missing { path: path.into(), source })
+}
+
+fn cdev_of(folder: &Path) -> Option<PathBuf> {
+    let name = fs::read_dir(folder.join("vfio-dev")).ok()?.flatten().next()?.file_name();
+    Some(Path::new("/dev/vfio/devices").join(name))
+}
+
+fn group_of(folder: &Path) -> Option<String> {
+    fs::read_link(folder.join("iommu_group")).ok().map(|link| last_part(&link))
+}
+
+fn last_part(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn inherited(text: &str) -> Option<Name> {
+    let (number, driver) = match text.split_once(",driver=") {
+        Some((number, driver)) if !driver.is_empty() => (number, Some(driver.to_owned())),
+        Some(_) => return None,
+        None => (text, None),
+    };
+    number.parse().ok().filter(|&number: &i32| number >= 0).map(|number| Name::Fd(number, driver))
+}
+
+fn is_uuid(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12])
+        && parts.iter().all(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// `dddd:bb:dd.f`, all hexadecimal.
+fn is_pci_address(text: &str) -> bool {
+    let parts: Vec<&str> = text.split([':', '.']).collect();
+    parts.iter().map(|part| part.len()).eq([4, 2, 2, 1])
+        && text.rfind('.') == Some(10)
+        && parts.iter().all(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// The driver of a file descriptor that does not tell.
+pub const UNKNOWN_DRIVER: &str = "unknown";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_name_a_device_is_understood() {
+        let uuid = "11111111-2222-3333-4444-55555555abcd";
+        let table = [
+            ("/dev/vfio/devices/vfio3", Name::Cdev("/dev/vfio/devices/vfio3".into())),
+            ("/sys/bus/x/y", Name::Sysfs("/sys/bus/x/y".into())),
+            (uuid, Name::Sysfs(Path::new("/sys/bus/mdev/devices").join(uuid))),
+            ("0000:3b:00.2", Name::Sysfs("/sys/bus/pci/devices/0000:3b:00.2".into())),
+            ("3b:00.2", Name::Sysfs("/sys/bus/pci/devices/0000:3b:00.2".into())),
+            ("fd:7", Name::Fd(7, None)),
+            ("fd:7,driver=mlx5_vfio_pci", Name::Fd(7, Some("mlx5_vfio_pci".into()))),
+        ];
+        for (text, name) in table {
+            assert_eq!(text.parse::<Name>().unwrap(), name, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_names_no_device_is_refused() {
+        for text in
+            ["", "fd:", "fd:-1", "fd:7,driver=", "fd:x", "0000:3b:00:2", "3b:00.22", "eth0", "/dev/null"]
+        {
+            assert!(matches!(text.parse::<Name>(), Err(Error::Name(got)) if got == text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_descriptor_that_was_not_inherited_is_named() {
+        assert!(matches!(open_inherited(i32::MAX), Err(Error::Fd { number: i32::MAX, errno: Errno::BADF })));
+    }
+}
