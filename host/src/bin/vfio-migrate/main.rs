@@ -1,2 +1,172 @@
-//! vfio-migrate
-fn main() {}
+//! `vfio-migrate`: looks at, saves and loads the state of VFIO devices.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use vfio_migration_host::interrupt::Interrupt;
+use vfio_migration_host::transfer::{Error, Refused};
+use vfio_migration_host::{device, open, sim};
+
+mod demo;
+mod inspect;
+mod load;
+mod output;
+mod probe;
+mod progress;
+mod save;
+mod stdio;
+mod target;
+
+/// Looks at, saves and loads the migration state of VFIO devices.
+///
+/// DEVICE is a character device (/dev/vfio/devices/vfio0), a PCI address, an mdev's UUID, a device's folder below /sys,
+/// an inherited file descriptor (fd:N or fd:N,driver=NAME), or a simulated device (sim:size=64MiB,seed=7).
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true, after_help = AFTER)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Moves the state of one simulated device into another and compares them. Needs no device and no root.
+    Demo(demo::Arguments),
+    /// Tells what a device can do, or which layer keeps it from migrating and why.
+    Probe(probe::Arguments),
+    /// Saves a device's state into a file that `load` and QEMU take.
+    Save(save::Arguments),
+    /// Loads a device's state from a file that `save` wrote.
+    Load(load::Arguments),
+    /// Shows what a file holds, record by record, up to its damage if it has any.
+    Inspect(inspect::Arguments),
+}
+
+const AFTER: &str = "\
+Examples:
+  vfio-migrate demo
+  vfio-migrate probe 0000:3b:00.2
+  vfio-migrate save 11111111-1111-1111-1111-111111111111 --output card.state
+  vfio-migrate load /dev/vfio/devices/vfio1 --input card.state
+  vfio-migrate save sim:seed=7 -o - | vfio-migrate load sim: -i -
+  vfio-migrate inspect card.state --json
+
+vfio-pci, and every driver built on it, resets a PCI function when it is opened first and closed last: what has the
+state is the open file descriptor. To save the live state of a PCI device, run `save fd:N` in the process that holds
+it, or with its descriptor inherited; a `save` that opens the device itself saves a device that was just reset.
+
+Exit codes: 0 done; 2 wrong usage; 3 the device refused or can't be used; 4 the stream was refused; 5 a file or a
+connection failed; 130 or 143 ended by SIGINT or SIGTERM, after the device was put back.";
+
+/// Why the program ends without having done its work.
+#[derive(Debug)]
+struct Fail {
+    exit: u8,
+    error: anyhow::Error,
+}
+
+type Outcome = Result<(), Fail>;
+
+const USAGE: u8 = 2;
+const DEVICE: u8 = 3;
+const STREAM: u8 = 4;
+const IO: u8 = 5;
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Probe(arguments) => probe::run(&arguments),
+        Command::Save(arguments) => save::run(&arguments),
+        Command::Load(arguments) => load::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Fail { exit, error }) => {
+            eprintln!("vfio-migrate: {error:#}");
+            ExitCode::from(exit)
+        }
+    }
+}
+
+impl Fail {
+    fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self { exit: USAGE, error: error.into() }
+    }
+
+    fn io(what: impl fmt::Display, errno: impl Into<std::io::Error>) -> Self {
+        Self { exit: IO, error: anyhow::Error::new(errno.into()).context(what.to_string()) }
+    }
+
+    fn stream(error: impl Into<anyhow::Error>) -> Self {
+        Self { exit: STREAM, error: error.into() }
+    }
+
+    fn device(error: impl Into<anyhow::Error>) -> Self {
+        Self { exit: DEVICE, error: error.into() }
+    }
+
+    /// A failed transfer: the signal where one was asked for, else whoever refused.
+    fn transfer(error: Error, interrupt: &Interrupt) -> Self {
+        if let Some(signal) = interrupt.asked() {
+            let exit = u8::try_from(128 + signal).unwrap_or(u8::MAX);
+            return Self { exit, error: anyhow::anyhow!("ended by signal {signal}; {}", error.device) };
+        }
+        let exit = match error.reason.refused() {
+            Refused::ByDevice => DEVICE,
+            Refused::Stream => STREAM,
+            Refused::Io => IO,
+        };
+        Self { exit, error: error.into() }
+    }
+}
+
+impl From<open::Error> for Fail {
+    fn from(error: open::Error) -> Self {
+        match error {
+            open::Error::Name(_) => Self::usage(error),
+            _ => Self::device(error),
+        }
+    }
+}
+
+impl From<sim::ConfigError> for Fail {
+    fn from(error: sim::ConfigError) -> Self {
+        Self::usage(error)
+    }
+}
+
+impl From<device::Unsupported> for Fail {
+    fn from(error: device::Unsupported) -> Self {
+        Self::device(error)
+    }
+}
+
+/// A request to stop that SIGINT and SIGTERM make. Ask for it only once nothing but the link and the device can block.
+fn interrupt_on_signals(interrupt: &Interrupt) -> Outcome {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    interrupt.on(&[SIGINT, SIGTERM]).map_err(|error| Fail::io("signals can't be caught", error))
+}
+
+fn new_interrupt() -> Result<Interrupt, Fail> {
+    Interrupt::new().map_err(|error| Fail::io("no pipe for signals", error))
+}
+
+/// The buffer of a session.
+fn new_buffer(size: u64) -> Result<Vec<u8>, Fail> {
+    let wrong = || Fail::usage(anyhow::anyhow!("--buffer: wanted 64B to 1GiB, got {size} bytes"));
+    let length = usize::try_from(size).ok().filter(|length| (64..=1 << 30).contains(length));
+    Ok(vec![0; length.ok_or_else(wrong)?])
+}
+
+/// A size on the command line.
+fn parse_size(text: &str) -> Result<u64, String> {
+    use vfio_migration_host::size::{WANTED, parse_size};
+    parse_size(text).ok_or_else(|| format!("wanted {WANTED}"))
+}
+
+/// An error of writing to standard output, which may be a closed pipe.
+fn stdout_failed(error: std::io::Error) -> Fail {
+    Fail::io("standard output can't be written", error)
+}

@@ -1,0 +1,117 @@
+//! `vfio-migrate save`.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use vfio_migration_core::device::State;
+use vfio_migration_core::stream::section::NAME_MAX;
+use vfio_migration_host::link::Link;
+use vfio_migration_host::transfer::{self, Job};
+
+use crate::output::Output;
+use crate::progress::{Progress, amount};
+use crate::target::Target;
+use crate::{Fail, Outcome, interrupt_on_signals, new_buffer, new_interrupt, parse_size, stdio};
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  vfio-migrate save 11111111-1111-1111-1111-111111111111 --output card.state
+  vfio-migrate save fd:7,driver=mlx5_vfio_pci --output - | ssh other vfio-migrate load 0000:3b:00.2 --input -
+  vfio-migrate save /dev/vfio/devices/vfio0 --output for-qemu.state --qemu-id 0000:00:02.0")]
+pub(crate) struct Arguments {
+    /// The device: a path, an address, a UUID, fd:N or sim:
+    device: String,
+    /// The file to write, or - for standard output; it gets its name when it is complete
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Where to leave the device afterwards
+    #[arg(long, value_enum, default_value = "running")]
+    leave: Leave,
+    /// The size of the buffer: of one read and one write
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
+    buffer: u64,
+    /// Name the section as a QEMU names its device, so that this QEMU loads the file
+    #[arg(long, value_name = "PATH")]
+    qemu_id: Option<String>,
+    /// Print every step with its outcome
+    #[arg(long)]
+    trace: bool,
+}
+
+/// Where to leave a device.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Leave {
+    Running,
+    Stopped,
+}
+
+impl From<Leave> for transfer::Leave {
+    fn from(leave: Leave) -> Self {
+        match leave {
+            Leave::Running => Self::Running,
+            Leave::Stopped => Self::Stopped,
+        }
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Outcome {
+    let mut buffer = new_buffer(arguments.buffer)?;
+    let interrupt = new_interrupt()?;
+    let mut target = Target::open(&arguments.device, &interrupt)?;
+    let now = startable(target.state(), &arguments.device)?;
+    let idstr = idstr(arguments, &target)?;
+    let output = output(arguments)?;
+    interrupt_on_signals(&interrupt)?;
+    let identity = target.identity.clone();
+    let job = Job {
+        features: target.features(),
+        now,
+        identity: &identity,
+        leave: arguments.leave.into(),
+        buffer: &mut buffer,
+    };
+    let progress = Progress::new("saving", target.data_size(), arguments.trace);
+    let link = Link::new(&output, Some(interrupt.clone()));
+    let saved = transfer::save(&mut target, link, &idstr, job, |event| progress.event(event));
+    let time = progress.finish();
+    let report = saved.map_err(|error| Fail::transfer(error, &interrupt))?;
+    output.keep().map_err(|error| Fail::io(arguments.output.display(), error))?;
+    eprintln!(
+        "saved '{idstr}': state of {}, stream of {} bytes; the device is in {}",
+        amount(report.entry.data_bytes, time),
+        report.stream_bytes,
+        target.state()
+    );
+    Ok(())
+}
+
+/// `now`, where a migration can begin in it.
+fn startable(now: State, device: &str) -> Result<State, Fail> {
+    match now {
+        State::Running | State::Stop => Ok(now),
+        _ => Err(Fail::device(anyhow::anyhow!(
+            "{device} is in {now}, wanted RUNNING or STOP: another program is migrating it, or left it there; \
+             `vfio-migrate load` would reset it"
+        ))),
+    }
+}
+
+fn idstr(arguments: &Arguments, target: &Target) -> Result<String, Fail> {
+    let idstr = match &arguments.qemu_id {
+        Some(path) => format!("{path}/vfio"),
+        None => target.identity.idstr(),
+    };
+    if arguments.qemu_id.as_deref() == Some("") || idstr.len() > NAME_MAX {
+        let wanted = format!("wanted 1 to {} bytes", NAME_MAX - "/vfio".len());
+        return Err(Fail::usage(anyhow::anyhow!("--qemu-id: {wanted}, got '{idstr}'")));
+    }
+    Ok(idstr)
+}
+
+fn output(arguments: &Arguments) -> Result<Output, Fail> {
+    if arguments.output.as_os_str() == "-" {
+        return stdio::output().map(Output::of);
+    }
+    Output::begin(&arguments.output).map_err(|error| Fail::io(arguments.output.display(), error))
+}

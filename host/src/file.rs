@@ -1,0 +1,432 @@
+//! The file that `vfio-migrate save` writes: a QEMU migration stream that holds only VFIO sections.
+//!
+//! Preamble, a CONFIGURATION with an empty machine name (the mark of such a file), sections, the end byte, and a
+//! description that ends in a checksum of every byte before it. Nothing may follow. `FORMAT.md` shows it byte by byte.
+//!
+//! Deliberately absent: a format of our own. QEMU loads these files as they are.
+
+use std::os::fd::AsFd;
+
+use serde::{Deserialize, Serialize};
+use vfio_migration_core::session::Code;
+use vfio_migration_core::session::drive::Transport;
+use vfio_migration_core::stream::section::{self, FOOTER, ITEM_MAX, Item, PREAMBLE};
+
+use crate::link::Link;
+
+/// The version of our part of the description.
+pub const FORMAT: u32 = 1;
+
+/// The longest description that is read, in bytes.
+pub const DESCRIPTION_MAX: u32 = 64 * 1024;
+
+/// Our part of a stream's description.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// The version of this part, [`FORMAT`]; a reader refuses a higher one.
+    pub format: u32,
+    /// One entry a device.
+    pub devices: Vec<Entry>,
+}
+
+/// What a description says of one device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The name of its sections.
+    pub idstr: String,
+    /// Its kernel driver.
+    pub driver: String,
+    /// Its bus address or UUID on the machine where it was saved.
+    pub address: String,
+    /// The bytes of all its DATA records, without their heads.
+    pub data_bytes: u64,
+}
+
+/// Why bytes are not such a file. Offsets count from the stream's first byte.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The link failed.
+    #[error("the stream could not be read at byte {offset}: {}", errno(*code))]
+    Recv {
+        /// Where.
+        offset: u64,
+        /// The kernel's answer.
+        code: Code,
+    },
+    /// The stream ended too early.
+    #[error("the stream ended at byte {offset}, wanted {missing} more bytes of {what}")]
+    Ended {
+        /// Where.
+        offset: u64,
+        /// Bytes that were wanted.
+        missing: usize,
+        /// What they belong to.
+        what: &'static str,
+    },
+    /// A preamble, a header or a footer is damaged.
+    #[error("at byte {offset}: {error}")]
+    Section {
+        /// Where it begins.
+        offset: u64,
+        /// What is wrong with it.
+        error: section::Error,
+    },
+    /// The stream does not go on as it must.
+    #[error("at byte {offset}: wanted {wanted}, got {got}")]
+    Unexpected {
+        /// Where.
+        offset: u64,
+        /// What may stand there.
+        wanted: &'static str,
+        /// What stands there.
+        got: String,
+    },
+    /// The description's checksum is not that of the bytes before it.
+    #[error(
+        "the stream is damaged: wanted crc32c {wanted:08x} of the {covered} bytes before it, got '{got}'"
+    )]
+    Checksum {
+        /// The checksum of the bytes.
+        wanted: u32,
+        /// What the description says.
+        got: String,
+        /// How many bytes it covers.
+        covered: u64,
+    },
+    /// The description can't be understood.
+    #[error("the description at byte {offset} is not ours: {reason}")]
+    Description {
+        /// Where its JSON begins.
+        offset: u64,
+        /// Why not.
+        reason: String,
+    },
+    /// The description has a version that this program does not know.
+    #[error("the description has format {got}, wanted at most {FORMAT}: a newer program wrote this file")]
+    NewerFormat {
+        /// Its version.
+        got: u32,
+    },
+    /// Bytes follow the description.
+    #[error("at byte {offset}: wanted the end of the stream behind its description, got more bytes")]
+    Trailing {
+        /// Where they begin.
+        offset: u64,
+    },
+}
+
+/// Writes a stream to a link and keeps its checksum.
+#[derive(Debug)]
+pub struct Writer<Fd> {
+    link: Link<Fd>,
+    crc: u32,
+    offset: u64,
+}
+
+impl<Fd: AsFd> Writer<Fd> {
+    /// Begins a stream: preamble and the CONFIGURATION with an empty name.
+    ///
+    /// # Errors
+    /// The link's answer.
+    pub fn begin(link: Link<Fd>) -> Result<Self, Code> {
+        let mut writer = Self { link, crc: 0, offset: 0 };
+        writer.all(&PREAMBLE)?;
+        writer.item(&Item::Configuration { name_length: 0 })?;
+        Ok(writer)
+    }
+
+    /// Writes a section's header or the end byte.
+    ///
+    /// # Errors
+    /// The link's answer.
+    pub fn item(&mut self, item: &Item<'_>) -> Result<(), Code> {
+        let mut bytes = [0; ITEM_MAX];
+        let length =
+            item.encode(&mut bytes).map_err(|_| crate::ioctl::code(rustix::io::Errno::NAMETOOLONG))?;
+        self.all(&bytes[..length])
+    }
+
+    /// Writes the footer of section `id`.
+    ///
+    /// # Errors
+    /// The link's answer.
+    pub fn footer(&mut self, id: u32) -> Result<(), Code> {
+        self.all(&section::footer(id))
+    }
+
+    /// Writes the end byte, the description and the checksum, and gives everything to the kernel. Returns the length
+    /// of the stream and its checksum.
+    ///
+    /// # Errors
+    /// The link's answer.
+    pub fn end(&mut self, description: &Description) -> Result<(u64, u32), Code> {
+        let whole = Whole { page_size: 4096, devices: [], ours: Some(description) };
+        let mut json = serde_json::to_string(&whole).unwrap_or_default();
+        json.truncate(json.len().saturating_sub(1));
+        json.push_str(CHECKSUM_KEY);
+        let length = u32::try_from(json.len() + CHECKSUM_TAIL).unwrap_or(u32::MAX);
+        self.item(&Item::EndOfStream)?;
+        self.item(&Item::Description { length })?;
+        self.all(json.as_bytes())?;
+        let checksum = self.crc;
+        self.all(checksum_tail(checksum).as_bytes())?;
+        self.link.flush()?;
+        Ok((self.offset, checksum))
+    }
+
+    /// The bytes of the stream so far.
+    pub const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    fn all(&mut self, mut bytes: &[u8]) -> Result<(), Code> {
+        while !bytes.is_empty() {
+            let count = self.send(bytes)?;
+            bytes = &bytes[count..];
+        }
+        Ok(())
+    }
+}
+
+impl<Fd: AsFd> Transport for Writer<Fd> {
+    fn send(&mut self, bytes: &[u8]) -> Result<usize, Code> {
+        let count = self.link.send(bytes)?;
+        self.crc = crc32c::crc32c_append(self.crc, &bytes[..count]);
+        self.offset += count as u64;
+        Ok(count)
+    }
+
+    fn recv(&mut self, buffer: &mut [u8]) -> Result<usize, Code> {
+        self.link.recv(buffer)
+    }
+
+    fn send_config(&mut self) -> Result<(), Code> {
+        self.link.send_config()
+    }
+
+    fn recv_config(&mut self) -> Result<u64, Code> {
+        self.link.recv_config()
+    }
+}
+
+/// Reads a stream from a link and keeps its checksum.
+#[derive(Debug)]
+pub struct Reader<T> {
+    link: T,
+    crc: u32,
+    offset: u64,
+    header: [u8; ITEM_MAX],
+}
+
+impl<T: Transport> Reader<T> {
+    /// A reader at a stream's first byte.
+    pub const fn new(link: T) -> Self {
+        Self { link, crc: 0, offset: 0, header: [0; ITEM_MAX] }
+    }
+
+    /// Begins to read a stream of ours: checks its preamble and that its CONFIGURATION has an empty name.
+    ///
+    /// # Errors
+    /// [`Error`], among others [`Error::Unexpected`] for the stream of a whole machine, which has a name.
+    pub fn begin(link: T) -> Result<Self, Error> {
+        let mut reader = Self::new(link);
+        reader.preamble()?;
+        let offset = reader.offset;
+        let got = match reader.item()? {
+            Item::Configuration { name_length: 0 } => return Ok(reader),
+            Item::Configuration { name_length } => {
+                format!("a machine's name of {name_length} bytes: this is the stream of a whole machine")
+            }
+            item => show(&item),
+        };
+        Err(Error::Unexpected { offset, wanted: "a configuration with an empty machine name", got })
+    }
+
+    /// Reads the stream's preamble.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn preamble(&mut self) -> Result<(), Error> {
+        let offset = self.offset;
+        let mut preamble = PREAMBLE;
+        self.exact(&mut preamble, "the preamble")?;
+        section::decode_preamble(preamble).map_err(|error| Error::Section { offset, error })
+    }
+
+    /// Reads a section's header, the end byte or the description's head.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn item(&mut self) -> Result<Item<'_>, Error> {
+        let offset = self.offset;
+        let mut have = 0;
+        loop {
+            match Item::decode(&self.header[..have]) {
+                Ok(_) => break,
+                Err(section::Error::Short { wanted }) => {
+                    let mut header = self.header;
+                    self.exact(&mut header[have..wanted], "a section's header")?;
+                    self.header = header;
+                    have = wanted;
+                }
+                Err(error) => return Err(Error::Section { offset, error }),
+            }
+        }
+        Item::decode(&self.header[..have])
+            .map(|(item, _)| item)
+            .map_err(|error| Error::Section { offset, error })
+    }
+
+    /// Reads the footer of section `id`.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn footer(&mut self, id: u32) -> Result<(), Error> {
+        let offset = self.offset;
+        let mut bytes = [0; FOOTER];
+        self.exact(&mut bytes, "a section's footer")?;
+        section::decode_footer(id, bytes).map_err(|error| Error::Section { offset, error })
+    }
+
+    /// Reads the description behind the end byte, checks the checksum, and that nothing follows.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn end(&mut self) -> Result<Description, Error> {
+        let offset = self.offset;
+        let length = match self.item()? {
+            Item::Description { length } if length <= DESCRIPTION_MAX => length as usize,
+            item => {
+                let got = show(&item);
+                return Err(Error::Unexpected { offset, wanted: "a description of at most 64 KiB", got });
+            }
+        };
+        let offset = self.offset;
+        let mut json = vec![0; length];
+        let covered = length.saturating_sub(CHECKSUM_TAIL);
+        self.exact(&mut json[..covered], "the description")?;
+        let wanted = self.crc;
+        self.exact(&mut json[covered..], "the description")?;
+        self.nothing_more()?;
+        if !json[..covered].ends_with(CHECKSUM_KEY.as_bytes()) {
+            return Err(Error::Description { offset, reason: "it does not end in a checksum".into() });
+        }
+        if json[covered..] != *checksum_tail(wanted).as_bytes() {
+            let got = String::from_utf8_lossy(&json[covered..]).into_owned();
+            return Err(Error::Checksum { wanted, got, covered: offset + covered as u64 });
+        }
+        describe(&json, offset)
+    }
+
+    /// The bytes of the stream that were read so far.
+    pub const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    fn nothing_more(&mut self) -> Result<(), Error> {
+        let offset = self.offset;
+        match self.recv(&mut [0]) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(Error::Trailing { offset }),
+            Err(code) => Err(Error::Recv { offset, code }),
+        }
+    }
+
+    /// Fills `buffer`, which belongs to `what`.
+    ///
+    /// # Errors
+    /// [`Error::Recv`] and [`Error::Ended`].
+    pub fn exact(&mut self, buffer: &mut [u8], what: &'static str) -> Result<(), Error> {
+        let mut have = 0;
+        while have < buffer.len() {
+            let offset = self.offset;
+            match self.recv(&mut buffer[have..]) {
+                Ok(0) => return Err(Error::Ended { offset, missing: buffer.len() - have, what }),
+                Ok(count) => have += count,
+                Err(code) => return Err(Error::Recv { offset, code }),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<T: Transport> Transport for Reader<T> {
+    fn send(&mut self, bytes: &[u8]) -> Result<usize, Code> {
+        self.link.send(bytes)
+    }
+
+    fn recv(&mut self, buffer: &mut [u8]) -> Result<usize, Code> {
+        let count = self.link.recv(buffer)?;
+        self.crc = crc32c::crc32c_append(self.crc, &buffer[..count]);
+        self.offset += count as u64;
+        Ok(count)
+    }
+
+    fn send_config(&mut self) -> Result<(), Code> {
+        self.link.send_config()
+    }
+
+    fn recv_config(&mut self) -> Result<u64, Code> {
+        self.link.recv_config()
+    }
+}
+
+/// A code of the kernel in words, without its number.
+#[must_use]
+pub fn errno(code: Code) -> String {
+    let mut text = std::io::Error::from_raw_os_error(code.0).to_string();
+    text.truncate(text.find(" (os error").unwrap_or(text.len()));
+    text
+}
+
+/// An item in words.
+#[must_use]
+pub fn show(item: &Item<'_>) -> String {
+    match item {
+        Item::Begin { kind, id, name, instance, version } => format!(
+            "{} of section {id} '{}', instance {instance}, version {version}",
+            kind.name(),
+            name.escape_ascii()
+        ),
+        Item::Continue { kind, id } => format!("{} of section {id}", kind.name()),
+        Item::Configuration { .. } => "a configuration".into(),
+        Item::EndOfStream => "the end of the stream".into(),
+        Item::Description { .. } => "a description".into(),
+    }
+}
+
+/// A whole description: what QEMU's tools look for, and ours.
+#[derive(Serialize, Deserialize)]
+struct Whole<T> {
+    page_size: u32,
+    #[serde(skip_deserializing)]
+    devices: [(); 0],
+    #[serde(rename = "vfio-migration")]
+    ours: Option<T>,
+}
+
+/// The version alone, so that a newer description can be told from a damaged one.
+#[derive(Deserialize)]
+struct Version {
+    format: u32,
+}
+
+fn describe(json: &[u8], offset: u64) -> Result<Description, Error> {
+    let refuse = |error: serde_json::Error| Error::Description { offset, reason: error.to_string() };
+    let missing = || Error::Description { offset, reason: "it has no key vfio-migration".into() };
+    let version: Whole<Version> = serde_json::from_slice(json).map_err(refuse)?;
+    let Version { format: got } = version.ours.ok_or_else(missing)?;
+    if got > FORMAT {
+        return Err(Error::NewerFormat { got });
+    }
+    let whole: Whole<Description> = serde_json::from_slice(json).map_err(refuse)?;
+    whole.ours.ok_or_else(missing)
+}
+
+/// What follows the bytes that the checksum covers.
+fn checksum_tail(checksum: u32) -> String {
+    format!("{checksum:08x}\"}}")
+}
+
+const CHECKSUM_KEY: &str = ",\"crc32c\":\"";
+const CHECKSUM_TAIL: usize = 10;
