@@ -1,2 +1,42 @@
-//! Tasks of the workspace; none of them is part of the library.
-fn main() {}
+//! The tasks of the workspace, started as `cargo xtask TASK`; each file is one task.
+//!
+//! They run commands and read their output; they use nothing of the library itself.
+
+mod command;
+mod test;
+mod vm;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Tasks of the VFIO migration workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run every check of the project and report all failures at once
+    Test(test::Options),
+    /// Boot a Linux kernel with a migratable device under QEMU and test there
+    Vm(vm::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Test(options) => test::run(&options),
+        Task::Vm(options) => vm::run(&options).map(|tally| tally.all_passed()),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! What is tried on each set of modules; a file is a group of situations.
+
+mod access;
+mod interrupt;
+mod refusal;
+mod transfer;
+
+use anyhow::{Context as _, Result};
+
+use crate::device::{RUNNING, new_text};
+use crate::suite::{Bench, Case};
+use crate::tool::{self, DONE};
+
+/// All cases in their order.
+pub(crate) fn all() -> impl Iterator<Item = Case> {
+    [transfer::CASES, access::CASES, refusal::CASES, interrupt::CASES].concat().into_iter()
+}
+
+/// Fills the source card and saves it to `path`; returns its text.
+fn save(bench: &Bench, path: &str) -> Result<String> {
+    let text = new_text();
+    bench.source.fill(&text)?;
+    tool::run(&format!("save {} --output {path}", bench.source.argument()?))?.expect(&[DONE])?;
+    Ok(text)
+}
+
+/// Shows that the target card still works: it takes a good state, and gives it back.
+fn check_target_works(bench: &Bench) -> Result<()> {
+    let target = bench.target.argument()?;
+    let text = save(bench, "/tmp/good").context("after it")?;
+    for command in [format!("load {target} --input /tmp/good"), format!("save {target} --output /tmp/back")] {
+        tool::run(&command)?.expect(&[DONE]).context("after it")?;
+    }
+    bench.source.fill("something else")?;
+    tool::run(&format!("load {} --input /tmp/back", bench.source.argument()?))?.expect(&[DONE])?;
+    bench.target.check(RUNNING, &text).context("after it")?;
+    bench.source.check(RUNNING, &text).context("after it, given back")
+}

@@ -1,0 +1,32 @@
+//! Where the device's bytes stand in a saved file, as `vfio-migrate inspect` sees it.
+
+use std::ops::Range;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use crate::tool::{self, DONE};
+
+/// The places of a file's data records, with their tags and lengths; there is at least one.
+pub(crate) fn data_records(path: &str) -> Result<Vec<Range<usize>>> {
+    let outcome = tool::run(&format!("inspect {path} --json"))?.expect(&[DONE])?;
+    let mut found = Vec::new();
+    collect(&serde_json::from_str(&outcome.output())?, &mut found);
+    ensure!(!found.is_empty(), "no data record in {path}: got {}", outcome.output());
+    Ok(found)
+}
+
+/// Collects every object that is a data record, wherever it stands.
+fn collect(value: &Value, found: &mut Vec<Range<usize>>) {
+    let number = |key| usize::try_from(value.get(key)?.as_u64()?).ok();
+    if let (Some("DATA"), Some(offset), Some(length)) =
+        (value.get("record").and_then(Value::as_str), number("offset"), number("length"))
+    {
+        found.push(offset..offset + length);
+    }
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| collect(item, found)),
+        Value::Object(fields) => fields.values().for_each(|item| collect(item, found)),
+        _ => {}
+    }
+}

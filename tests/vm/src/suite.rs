@@ -1,0 +1,82 @@
+//! Running the cases and saying how each went; one that fails does not stop the others.
+
+use std::panic::catch_unwind;
+
+use anyhow::{Result, anyhow};
+
+use crate::cases;
+use crate::device::Card;
+use crate::modules::Set;
+
+/// The cards that the cases work with.
+pub(crate) struct Bench {
+    /// A card with one port, mostly the one that is saved.
+    pub(crate) source: Card,
+    /// A card with one port, mostly the one that is loaded into.
+    pub(crate) target: Card,
+    /// A card with two ports, whose state has another size.
+    pub(crate) two_ports: Card,
+}
+
+impl Bench {
+    fn new(set: Set) -> Result<Self> {
+        Ok(Self {
+            source: Card::create(set, "mtty-1", "11111111-1111-1111-1111-111111111111")?,
+            target: Card::create(set, "mtty-1", "22222222-2222-2222-2222-222222222222")?,
+            two_ports: Card::create(set, "mtty-2", "33333333-3333-3333-3333-333333333333")?,
+        })
+    }
+}
+
+/// A case: its name says the situation and the outcome.
+pub(crate) type Case = (&'static str, fn(&Bench) -> Result<()>);
+
+/// Counts what passed and what failed.
+pub(crate) struct Suite {
+    filter: String,
+    passed: u32,
+    failed: u32,
+}
+
+impl Suite {
+    /// A suite of the cases whose names contain `filter`.
+    pub(crate) fn new(filter: &str) -> Self {
+        Self { filter: filter.to_string(), passed: 0, failed: 0 }
+    }
+
+    /// Loads a set of modules, runs all cases on it, each with new cards, and unloads it.
+    pub(crate) fn run_with(&mut self, set: Set) {
+        let name = set.name();
+        match set.load() {
+            Ok(()) => cases::all().for_each(|(case, run)| self.run(&format!("{name}/{case}"), set, run)),
+            Err(error) => self.report(&format!("{name}/modules_are_loaded"), Err(error)),
+        }
+        self.report(&format!("{name}/modules_are_unloaded"), set.unload());
+    }
+
+    /// Prints the tally alone on the last line.
+    pub(crate) fn finish(&self) {
+        println!("{} passed, {} failed", self.passed, self.failed);
+    }
+
+    fn run(&mut self, name: &str, set: Set, case: fn(&Bench) -> Result<()>) {
+        if name.contains(&self.filter) {
+            let outcome = catch_unwind(|| case(&Bench::new(set)?));
+            self.report(name, outcome.unwrap_or_else(|_| Err(anyhow!("panicked"))));
+        }
+    }
+
+    fn report(&mut self, name: &str, outcome: Result<()>) {
+        match outcome {
+            Ok(()) => {
+                self.passed += 1;
+                println!("ok {name}");
+            }
+            Err(error) => {
+                self.failed += 1;
+                let reason = format!("{error:#}").replace('\n', "\n# ");
+                println!("not ok {name}: {reason}");
+            }
+        }
+    }
+}

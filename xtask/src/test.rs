@@ -1,0 +1,118 @@
+//! `cargo xtask test`: every check of the project, one after the other, and all failures at once.
+//!
+//! The output of a check is shown as it comes; the table at the end repeats nothing of it.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::command::{self, Tally, cargo, workspace};
+use crate::vm;
+
+/// Options of the task.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Leave the virtual machine out
+    #[arg(long)]
+    skip_vm: bool,
+}
+
+/// Runs all steps, prints their table and the sum of their tests; true when nothing failed.
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    let rows: Vec<Row> = steps(options).into_iter().map(Row::run).collect();
+    println!("\n{:<16} {:<7} {:>7}  tests", "step", "result", "seconds");
+    rows.iter().for_each(Row::print);
+    println!("{}", rows.iter().map(|row| row.tally).sum::<Tally>());
+    Ok(rows.iter().all(|row| row.tally.all_passed()))
+}
+
+/// A step's name and what it does; it returns its tests, and counts as one where it has none.
+type Step = (&'static str, Box<dyn FnOnce() -> Result<Tally>>);
+
+/// The steps in their order, the quick ones first.
+fn steps(options: &Options) -> Vec<Step> {
+    let mut steps: Vec<Step> = vec![
+        ("format", Box::new(|| check(&["fmt", "--all", "--", "--check"]))),
+        ("lints", Box::new(|| check(CLIPPY))),
+        (
+            "tests",
+            Box::new(|| tests(&["test", "--workspace", "--all-features", "--all-targets", "--no-fail-fast"])),
+        ),
+        (
+            "doc tests",
+            Box::new(|| tests(&["test", "--workspace", "--all-features", "--doc", "--no-fail-fast"])),
+        ),
+        ("documentation", Box::new(|| check(&["doc", "--workspace", "--all-features", "--no-deps"]))),
+    ];
+    if !options.skip_vm {
+        steps.push(("virtual machine", Box::new(|| vm::run(&vm::Options::default()))));
+    }
+    steps
+}
+
+/// What came of a step.
+struct Row {
+    name: &'static str,
+    seconds: f64,
+    tally: Tally,
+}
+
+impl Row {
+    fn run((name, step): Step) -> Self {
+        println!("\n== {name}");
+        let start = Instant::now();
+        let result = step().and_then(|tally| {
+            ensure!(tally != Tally::default(), "no test ran");
+            Ok(tally)
+        });
+        if let Err(error) = &result {
+            println!("{name}: {error:#}");
+        }
+        let tally = result.unwrap_or(FAILED);
+        Self { name, seconds: start.elapsed().as_secs_f64(), tally }
+    }
+
+    fn print(&self) {
+        let result = if self.tally.all_passed() { "ok" } else { "FAILED" };
+        println!("{:<16} {result:<7} {:>7.1}  {}", self.name, self.seconds, self.tally);
+    }
+}
+
+/// Runs a cargo command that has no tests.
+fn check(arguments: &[&str]) -> Result<Tally> {
+    let mut command = command_of(arguments)?;
+    let status = command.status().with_context(|| format!("cannot run {}", command::show(&command)))?;
+    ensure!(status.success(), "{}: {status}", command::show(&command));
+    Ok(PASSED)
+}
+
+/// Runs tests and adds up their `test result:` lines; a build that fails is an error.
+fn tests(arguments: &[&str]) -> Result<Tally> {
+    let mut command = command_of(arguments)?;
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(child.stdout.take().context("the output is piped")?).lines() {
+        let line = line?;
+        println!("{line}");
+        let result = line.starts_with("test result:").then(|| Tally::parse(&line)).flatten();
+        tally = [tally].into_iter().chain(result).sum();
+    }
+    let status = child.wait()?;
+    ensure!(status.success() || tally.failed > 0, "{}: {status}", command::show(&command));
+    Ok(tally)
+}
+
+fn command_of(arguments: &[&str]) -> Result<Command> {
+    let mut command = cargo();
+    command.args(arguments).env("RUSTDOCFLAGS", "-D warnings").current_dir(workspace()?);
+    Ok(command)
+}
+
+/// What a step counts that has no tests of its own.
+const PASSED: Tally = Tally { passed: 1, failed: 0 };
+/// What a step counts that broke off.
+const FAILED: Tally = Tally { passed: 0, failed: 1 };
+
+const CLIPPY: &[&str] = &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
