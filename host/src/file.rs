@@ -94,11 +94,11 @@ pub enum Error {
         covered: u64,
     },
     /// The description can't be understood.
-    #[error("the description at byte {offset} is not ours: {reason}")]
+    #[error("at byte {offset}: wanted a description of ours, got one that {reason}")]
     Description {
         /// Where its JSON begins.
         offset: u64,
-        /// Why not.
+        /// What is wrong with it.
         reason: String,
     },
     /// The description has a version that this program does not know.
@@ -309,7 +309,7 @@ impl<T: Transport> Reader<T> {
         self.exact(&mut json[covered..], "the description")?;
         self.nothing_more()?;
         if !json[..covered].ends_with(CHECKSUM_KEY.as_bytes()) {
-            return Err(Error::Description { offset, reason: "it does not end in a checksum".into() });
+            return Err(Error::Description { offset, reason: "does not end in a checksum".into() });
         }
         if json[covered..] != *checksum_tail(wanted).as_bytes() {
             let got = String::from_utf8_lossy(&json[covered..]).into_owned();
@@ -412,8 +412,9 @@ struct Version {
 }
 
 fn describe(json: &[u8], offset: u64) -> Result<Description, Error> {
-    let refuse = |error: serde_json::Error| Error::Description { offset, reason: error.to_string() };
-    let missing = || Error::Description { offset, reason: "it has no key vfio-migration".into() };
+    let refuse =
+        |error: serde_json::Error| Error::Description { offset, reason: format!("can't be read: {error}") };
+    let missing = || Error::Description { offset, reason: "has no key vfio-migration".into() };
     let version: Whole<Version> = serde_json::from_slice(json).map_err(refuse)?;
     let Version { format: got } = version.ours.ok_or_else(missing)?;
     if got > FORMAT {

@@ -309,7 +309,6 @@ const _: () = {
         uapi::FEATURE_DMA_LOGGING_START, kernel::VFIO_DEVICE_FEATURE_DMA_LOGGING_START;
         uapi::FEATURE_MIG_DATA_SIZE, kernel::VFIO_DEVICE_FEATURE_MIG_DATA_SIZE;
         uapi::GROUP_VIABLE, kernel::VFIO_GROUP_FLAGS_VIABLE;
-        uapi::DEVICE_FLAG_RESET, kernel::VFIO_DEVICE_FLAGS_RESET;
         uapi::TYPE1V2_IOMMU, kernel::VFIO_TYPE1v2_IOMMU;
         uapi::GET_API_VERSION, ((kernel::VFIO_TYPE as u32) << 8) + kernel::VFIO_BASE;
         State::Error, kernel::vfio_device_mig_state_VFIO_DEVICE_STATE_ERROR;

@@ -443,6 +443,7 @@ fn in_words(cause: &Cause) -> String {
 /// What the name of every VFIO section ends in.
 const NAME_END: &[u8] = b"vfio";
 
-/// The id of a file's only device; QEMU takes any.
-const SECTION_ID: u32 = 0;
+/// The id of a file's only device. Not 0: a QEMU that looks for a PART's or END's section by its id finds the first of
+/// those that it has not loaded yet, which all have 0.
+const SECTION_ID: u32 = 1;
 const SECTION_VERSION: u32 = 1;

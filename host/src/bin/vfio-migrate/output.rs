@@ -18,13 +18,18 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Begins an output that will be called `path`. What exists and is no regular file (a pipe, `/dev/null`) is
-    /// written as it is.
-    pub(crate) fn begin(path: &Path) -> io::Result<Self> {
-        if fs::metadata(path).is_ok_and(|existing| !existing.is_file()) {
-            let fd = OpenOptions::new().write(true).open(path)?.into();
-            return Ok(Self { fd: interruptible(fd, OFlags::WRONLY)?, rename: None });
+    /// What exists at `path` and is no regular file (a pipe, `/dev/null`): it is written as it is. Opening a pipe waits
+    /// for its reader.
+    pub(crate) fn existing(path: &Path) -> io::Result<Option<Self>> {
+        if !fs::metadata(path).is_ok_and(|existing| !existing.is_file()) {
+            return Ok(None);
         }
+        let fd = OpenOptions::new().write(true).open(path)?.into();
+        Ok(Some(Self::of(interruptible(fd, OFlags::WRONLY)?)))
+    }
+
+    /// Begins a file that will be called `path`.
+    pub(crate) fn begin(path: &Path) -> io::Result<Self> {
         let beside = beside(path);
         let fd = OpenOptions::new().write(true).create_new(true).open(&beside)?.into();
         Ok(Self { fd, rename: Some((beside, path.to_owned())) })

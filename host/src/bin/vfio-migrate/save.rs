@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use vfio_migration_core::device::State;
 use vfio_migration_core::stream::section::NAME_MAX;
+use vfio_migration_host::interrupt::Interrupt;
 use vfio_migration_host::link::Link;
 use vfio_migration_host::transfer::{self, Job};
 
@@ -61,8 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let mut target = Target::open(&arguments.device, &interrupt)?;
     let now = startable(target.state(), &arguments.device)?;
     let idstr = idstr(arguments, &target)?;
-    let output = output(arguments)?;
-    interrupt_on_signals(&interrupt)?;
+    let output = output(arguments, &interrupt)?;
     let identity = target.identity.clone();
     let job = Job {
         features: target.features(),
@@ -109,9 +109,14 @@ fn idstr(arguments: &Arguments, target: &Target) -> Result<String, Fail> {
     Ok(idstr)
 }
 
-fn output(arguments: &Arguments) -> Result<Output, Fail> {
-    if arguments.output.as_os_str() == "-" {
-        return stdio::output().map(Output::of);
-    }
-    Output::begin(&arguments.output).map_err(|error| Fail::io(arguments.output.display(), error))
+/// Opens the output. From when a file of ours is there, signals end the program through [`Output`]'s drop.
+fn output(arguments: &Arguments, interrupt: &Interrupt) -> Result<Output, Fail> {
+    let failed = |error| Fail::io(arguments.output.display(), error);
+    let open = if arguments.output.as_os_str() == "-" {
+        Some(stdio::output().map(Output::of)?)
+    } else {
+        Output::existing(&arguments.output).map_err(failed)?
+    };
+    interrupt_on_signals(interrupt)?;
+    open.map_or_else(|| Output::begin(&arguments.output).map_err(failed), Ok)
 }

@@ -1,0 +1,280 @@
+//! The program as a user meets it: what it prints, where, which files it leaves, and its exit code.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_vfio-migrate"))
+}
+
+fn run(arguments: &[&str]) -> Output {
+    program().args(arguments).output().unwrap()
+}
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// An empty folder of this test's own.
+fn folder(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn saved(folder: &Path, device: &str) -> String {
+    let path = folder.join("card.state").to_str().unwrap().to_owned();
+    let output = run(&["save", device, "--output", &path]);
+    assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+    path
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+#[test]
+fn the_demo_moves_a_device_and_says_that_the_contents_are_equal() {
+    let output = run(&["demo", "--size", "3MiB"]);
+    assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).contains("equals the source's, byte for byte"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("source STOP, destination RUNNING"), "{}", stdout(&output));
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_says_what_was_wanted() {
+    let table: [&[&str]; 7] = [
+        &["save", "sim:"],
+        &["save", "eth0", "--output", "x"],
+        &["save", "sim:size=x", "--output", "x"],
+        &["save", "sim:", "--output", "x", "--buffer", "63"],
+        &["save", "sim:", "--output", "x", "--buffer", "1MB"],
+        &["save", "sim:", "--output", "x", "--qemu-id", ""],
+        &["load", "sim:", "--input", "x", "--leave", "paused"],
+    ];
+    for arguments in table {
+        let output = program().args(arguments).current_dir(folder("usage")).output().unwrap();
+        assert_eq!(code(&output), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert!(!stderr(&output).is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn help_has_examples_exit_codes_and_the_warning_about_resets() {
+    let help = stdout(&run(&["--help"]));
+    for text in ["Examples:", "Exit codes:", "resets a PCI function", "fd:N"] {
+        assert!(help.contains(text), "{text} in {help}");
+    }
+    for command in ["demo", "probe", "save", "load", "inspect"] {
+        let help = run(&[command, "--help"]);
+        assert!(stdout(&help).contains("Examples:"), "{command}");
+    }
+}
+
+#[test]
+fn a_saved_file_loads_and_its_folder_holds_nothing_else() {
+    let folder = folder("saved");
+    let file = saved(&folder, "sim:size=3MiB,seed=5");
+    assert_eq!(files(&folder), ["card.state"]);
+    let output = run(&["load", "sim:size=3MiB", "--input", &file, "--leave", "stopped"]);
+    assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the device is in STOP"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_stream_goes_through_a_pipe() {
+    let mut saver =
+        program().args(["save", "sim:size=3MiB", "-o", "-"]).stdout(Stdio::piped()).spawn().unwrap();
+    let loader = program()
+        .args(["load", "sim:size=3MiB", "-i", "-"])
+        .stdin(saver.stdout.take().unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(code(&loader), Some(0), "{}", stderr(&loader));
+    assert!(saver.wait().unwrap().success());
+}
+
+#[test]
+fn what_was_saved_before_stays_when_a_save_fails() {
+    let folder = folder("kept");
+    let file = saved(&folder, "sim:size=10");
+    let before = fs::read(&file).unwrap();
+    let output = run(&["save", "fd:99", "--output", &file]);
+    assert_eq!(code(&output), Some(3), "{}", stderr(&output));
+    assert_eq!(fs::read(&file).unwrap(), before);
+    assert_eq!(files(&folder), ["card.state"]);
+}
+
+#[test]
+fn a_cut_stream_ends_with_4_and_names_section_record_and_byte() {
+    let folder = folder("cut");
+    let file = saved(&folder, "sim:size=1000");
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[..200]).unwrap();
+    let output = run(&["load", "sim:size=1000", "--input", &file]);
+    assert_eq!(code(&output), Some(4));
+    for text in
+        ["section END of 'sim@", "record DATA", "byte 200 of the stream", "wanted", "reset to RUNNING"]
+    {
+        assert!(stderr(&output).contains(text), "{text} in {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_device_that_refuses_ends_with_3_and_another_driver_with_4() {
+    let file = saved(&folder("refused"), "sim:size=1000");
+    let other_size = run(&["load", "sim:size=1001", "--input", &file]);
+    assert_eq!(code(&other_size), Some(3), "{}", stderr(&other_size));
+    assert!(stderr(&other_size).contains("Bad address"), "{}", stderr(&other_size));
+    let missing = run(&["probe", "ffff:ff:1f.7"]);
+    assert_eq!(code(&missing), Some(3), "{}", stderr(&missing));
+}
+
+#[test]
+fn files_that_cannot_be_read_or_written_end_with_5_and_their_name() {
+    let missing = run(&["load", "sim:", "--input", "/nonexistent/card.state"]);
+    let unwritable = run(&["save", "sim:size=1", "--output", "/nonexistent/card.state"]);
+    let full = run(&["save", "sim:size=1MiB", "--output", "/dev/full"]);
+    for output in [missing, unwritable, full] {
+        assert_eq!(code(&output), Some(5), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn inspect_shows_records_as_json_and_no_total_looks_like_one() {
+    let file = saved(&folder("inspect"), "sim:size=100");
+    let output = run(&["inspect", &file, "--json"]);
+    assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+    let contents: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let bytes = fs::read(&file).unwrap();
+    let mut names = Vec::new();
+    for section in contents["sections"].as_array().unwrap() {
+        for record in section["records"].as_array().unwrap() {
+            let offset = usize::try_from(record["offset"].as_u64().unwrap()).unwrap();
+            assert_eq!(bytes[offset..][..6], [0xff, 0xff, 0xff, 0xff, 0xef, 0x10], "{record}");
+            assert!(record["length"].as_u64().unwrap() >= 8);
+            names.push(record["record"].as_str().unwrap().to_owned());
+        }
+    }
+    assert_eq!(names, ["SETUP", "END_OF_STATE", "DATA", "END_OF_STATE"]);
+    let totals = contents["totals"].as_object().unwrap();
+    assert!(["record", "offset", "length"].iter().all(|key| !totals.contains_key(*key)));
+    assert_eq!(totals["data_bytes"], 124);
+    assert_eq!(totals["intact"], true);
+}
+
+#[test]
+fn inspect_shows_a_damaged_file_up_to_its_damage() {
+    let folder = folder("damaged");
+    let file = saved(&folder, "sim:size=100");
+    let mut bytes = fs::read(&file).unwrap();
+    let end =
+        bytes.windows(8).rposition(|window| window == [0xff, 0xff, 0xff, 0xff, 0xef, 0x10, 0, 1]).unwrap();
+    bytes[end + 7] = 9;
+    fs::write(&file, &bytes).unwrap();
+    let output = run(&["inspect", &file]);
+    assert_eq!(code(&output), Some(4));
+    assert!(stdout(&output).contains("DATA"), "{}", stdout(&output));
+    assert!(stdout(&output).contains(&format!("at byte {end}")), "{end} in {}", stdout(&output));
+    let json: Value = serde_json::from_slice(&run(&["inspect", &file, "--json"]).stdout).unwrap();
+    assert_eq!(json["totals"]["intact"], false);
+    assert!(json["damage"]["message"].as_str().unwrap().contains("got 0xffffffffef100009"));
+}
+
+#[test]
+fn probe_tells_what_a_simulated_device_can_do() {
+    let output = run(&["probe", "sim:flags=3,size=100", "--json"]);
+    let probe: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(probe["migratable"], true);
+    assert_eq!((probe["flags"].as_u64(), probe["stop_copy_length"].as_u64()), (Some(3), Some(124)));
+    assert_eq!(probe["features"], serde_json::json!(["STOP_COPY", "P2P"]));
+}
+
+#[test]
+fn trace_prints_every_step_with_its_outcome() {
+    let output = run(&["save", "sim:size=1000", "--output", "/dev/null", "--trace"]);
+    for text in
+        ["set STOP_COPY: ok", "read data, room for 1048552: 1024", "room for 1048552: end", "set STOP: ok"]
+    {
+        assert!(stderr(&output).contains(text), "{text} in {}", stderr(&output));
+    }
+}
+
+#[test]
+fn sigint_during_a_save_into_a_pipe_that_nobody_empties_ends_with_130_and_a_running_device() {
+    let mut saver = program()
+        .args(["save", "sim:size=3MiB", "-o", "-"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0; 13];
+    let mut pipe = saver.stdout.take().unwrap();
+    pipe.read_exact(&mut first).unwrap();
+    signal(&saver, Signal::INT);
+    let output = saver.wait_with_output().unwrap();
+    assert_eq!(code(&output), Some(130), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the device is in RUNNING"), "{}", stderr(&output));
+    drop(pipe);
+}
+
+#[test]
+fn sigterm_during_a_load_from_a_pipe_that_nobody_fills_ends_with_143_and_a_reset_device() {
+    let file = fs::read(saved(&folder("sigterm"), "sim:size=1000")).unwrap();
+    let mut loader = program()
+        .args(["load", "sim:size=1000", "-i", "-", "--trace"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pipe = loader.stdin.take().unwrap();
+    std::io::Write::write_all(&mut pipe, &file[..file.len() / 2]).unwrap();
+    let mut trace = std::io::BufReader::new(loader.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("set RESUMING: ok") {
+        line.clear();
+        assert_ne!(std::io::BufRead::read_line(&mut trace, &mut line).unwrap(), 0, "ended too early");
+    }
+    signal(&loader, Signal::TERM);
+    let mut rest = String::new();
+    trace.read_to_string(&mut rest).unwrap();
+    assert_eq!(loader.wait().unwrap().code(), Some(143), "{rest}");
+    assert!(rest.contains("reset to RUNNING"), "{rest}");
+    drop(pipe);
+}
+
+#[test]
+fn sigint_during_a_save_into_a_file_leaves_no_file() {
+    let folder = folder("interrupted");
+    let path = folder.join("card.state");
+    let mut saver = program()
+        .args(["save", "sim:size=64MiB", "--buffer", "64", "--output", path.to_str().unwrap()])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while files(&folder).is_empty() {
+        assert!(saver.try_wait().unwrap().is_none(), "ended too early");
+        std::thread::yield_now();
+    }
+    signal(&saver, Signal::INT);
+    assert_eq!(saver.wait().unwrap().code(), Some(130));
+    assert!(files(&folder).is_empty(), "{:?}", files(&folder));
+}

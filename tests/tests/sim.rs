@@ -1,0 +1,713 @@
+//! The simulated device against the kernel: its own next-state function, asked for every pair of states, and a
+//! transcript of mtty, its sample device. A device of 36 bytes has a state of 60, as mtty has; so the numbers agree.
+
+use std::sync::mpsc;
+use std::thread;
+
+use vfio_migration_core::device::{Features, State, arc};
+use vfio_migration_core::session::drive::Device;
+use vfio_migration_core::session::{Code, DataRead};
+use vfio_migration_host::sim::{
+    Assigned, Config, ConfigError, DataFd, Errno, HEADER_LEN, SIZE_MAX, Sim, steps,
+};
+
+const ORACLE: &str = include_str!("../golden/fsm-oracle.csv");
+const TRANSCRIPT: &str = include_str!("../golden/mtty-transcript.txt");
+const MTTY_CONTENT: u64 = 36;
+const BUSY: [State; 3] = [State::Stop, State::StopCopy, State::Resuming];
+/// Every state that a device can be brought to.
+const REACHABLE: [State; 7] = [
+    State::Stop,
+    State::Running,
+    State::StopCopy,
+    State::Resuming,
+    State::RunningP2p,
+    State::PreCopy,
+    State::PreCopyP2p,
+];
+
+#[test]
+fn each_row_of_the_kernels_next_state_function_is_the_first_step() {
+    let mut rows = 0;
+    for row in ORACLE.lines().filter(|row| !row.starts_with('#')) {
+        let cells: Vec<i64> = row.split(',').map(|cell| cell.parse().unwrap()).collect();
+        let [flags, current, requested, result, next] = cells[..] else { panic!("{row}") };
+        let ours = || {
+            let features = Features::from_raw(u64::try_from(flags).unwrap())?;
+            let from = State::from_raw(u32::try_from(current).unwrap())?;
+            let way = steps(features, from, State::from_raw(u32::try_from(requested).unwrap())?)?;
+            Some(*way.first().unwrap_or(&from))
+        };
+        let kernel = (result == 0).then(|| State::from_raw(u32::try_from(next).unwrap()).unwrap());
+        assert!(result == 0 || result == -22, "{row}");
+        assert_eq!(ours(), kernel, "{row}");
+        rows += 1;
+    }
+    assert_eq!(rows, 800);
+}
+
+#[test]
+fn each_row_of_the_kernels_next_state_function_is_what_set_answers() {
+    let mut asked = 0;
+    for row in ORACLE.lines().filter(|row| !row.starts_with('#')) {
+        let cells: Vec<&str> = row.split(',').collect();
+        let (Ok(config), Some(current)) =
+            (format!("size=36,flags={}", cells[0]).parse(), State::from_raw(cells[1].parse().unwrap()))
+        else {
+            assert_eq!(cells[3], "-22", "{row}");
+            continue;
+        };
+        let mut sim = Sim::new(config);
+        if bring(&mut sim, current).is_err() {
+            assert_eq!(cells[3], "-22", "{row}");
+            continue;
+        }
+        let requested: u32 = cells[2].parse().unwrap();
+        let answer = sim.set_state(requested).map(|_| ());
+        assert_eq!(answer, if cells[3] == "0" { Ok(()) } else { Err(Errno::INVAL) }, "{row}");
+        let after = if answer.is_ok() { requested } else { current.raw() };
+        assert_eq!(sim.get_state().raw(), after, "{row}");
+        asked += 1;
+    }
+    assert_eq!(asked, (4 + 5 + 5 + 7) * 10, "the states that each set of features has, and ten requests");
+}
+
+#[test]
+fn each_arc_takes_cores_steps_and_gives_a_data_fd_where_core_expects_one() {
+    for features in Features::ALL {
+        for (from, to) in State::ALL.into_iter().flat_map(|from| State::ALL.map(|to| (from, to))) {
+            let way = steps(features, from, to);
+            assert_eq!(way, arc::path(features, from, to).map(|way| way.to_vec()), "{features} {from} {to}");
+            if way.is_none() {
+                continue;
+            }
+            let mut sim = Sim::new(Config::new(MTTY_CONTENT, 7, features).unwrap());
+            bring(&mut sim, from).unwrap();
+            let session = arc::data_session(features, from, to).unwrap();
+            let data_fd = sim.set_state(to.raw()).unwrap();
+            assert_eq!(data_fd.is_some(), session.returns_data_fd(), "{features} {from} {to}");
+        }
+    }
+}
+
+#[test]
+fn each_cell_of_mttys_transition_matrices_is_answered_alike() {
+    let (mut cells, mut complete) = (0, false);
+    let matrices = TRANSCRIPT.lines().skip_while(|line| !line.starts_with("== transition matrix"));
+    for line in matrices.take_while(|line| !line.starts_with("== DMA")).filter(|line| !line.is_empty()) {
+        if line.starts_with("== ") {
+            complete = line.contains("a complete state written");
+            continue;
+        }
+        let (arc, answer) = line.split_once(" : ").unwrap();
+        let (from, to) = arc.split_once("->").unwrap();
+        let mut sim = mtty_like();
+        let data_fd = sim.set_state(raw(from.trim())).unwrap();
+        if complete {
+            write_all(&data_fd.unwrap(), &whole_state());
+        }
+        let ours = match sim.set_state(raw(to.trim())) {
+            Ok(data_fd) => format!("ret=0 data_fd={}", if data_fd.is_some() { "yes" } else { "-1" }),
+            Err(errno) => format!("ret=-1 errno=EINVAL ({})", errno.raw_os_error()),
+        };
+        let (kernel, after) = answer.split_once(" after=").unwrap();
+        assert_eq!(ours, kernel.trim_end(), "{line}");
+        assert_eq!(sim.get_state().name(), after, "{line}");
+        cells += 1;
+    }
+    assert_eq!(cells, 70 + 10);
+}
+
+#[test]
+fn each_call_of_mttys_transcript_is_answered_alike_but_for_the_two_that_follow_the_uapi() {
+    let calls = TRANSCRIPT.lines().skip_while(|line| !line.starts_with("== SAVE with precopy"));
+    let mut replay = Replay::default();
+    for line in calls.take_while(|line| !line.starts_with("== transition matrix")) {
+        replay.line(line);
+    }
+    assert_eq!(replay.compared, 79);
+    assert_eq!(replay.drained_instead_of_0, 3, "read(16), read again, read dirtied");
+    assert_eq!(replay.refused_instead_of_loaded, 3, "after 1 beyond, bad magic, nr_ports=2");
+}
+
+#[test]
+fn a_whole_state_moves_in_pieces_of_any_size() {
+    let whole = whole_state();
+    for piece in 1..=whole.len() + 1 {
+        let mut source = mtty_like();
+        let from = source.set_state(State::StopCopy.raw()).unwrap().unwrap();
+        let mut target = Sim::new(Config::new(MTTY_CONTENT, 8, Features::ALL[3]).unwrap());
+        let to = target.set_state(State::Resuming.raw()).unwrap().unwrap();
+        let mut buffer = vec![0xa5; piece];
+        loop {
+            let got = from.read(&mut buffer).unwrap();
+            if got == 0 {
+                break;
+            }
+            write_all(&to, &buffer[..got]);
+        }
+        assert_ne!(target.content(), source.content(), "seen before RESUMING → STOP");
+        target.set_state(State::Running.raw()).unwrap();
+        assert_eq!(target.content(), source.content());
+    }
+}
+
+#[test]
+fn a_state_cut_at_any_length_is_refused_until_the_rest_is_written() {
+    let whole = whole_state();
+    for cut in 0..whole.len() {
+        let (mut sim, data_fd) = resuming();
+        let before = sim.content().to_vec();
+        write_all(&data_fd, &whole[..cut]);
+        for to in [State::Stop, State::Running, State::StopCopy, State::PreCopy] {
+            assert_eq!(sim.set_state(to.raw()).unwrap_err(), Errno::INVAL, "{cut}");
+            assert_eq!(sim.get_state(), State::Resuming, "{cut}");
+        }
+        assert_eq!(sim.content(), before, "{cut}");
+        write_all(&data_fd, &whole[cut..]);
+        assert!(sim.set_state(State::Stop.raw()).unwrap().is_none());
+        assert_eq!(sim.content(), &whole[HEADER_LEN..]);
+    }
+}
+
+#[test]
+fn a_header_with_any_byte_changed_is_refused_with_efault_at_its_last_byte() {
+    for place in 0..HEADER_LEN {
+        let mut other = whole_state();
+        other[place] ^= 1;
+        let (mut sim, data_fd) = resuming();
+        for byte in &other[..HEADER_LEN - 1] {
+            assert_eq!(data_fd.write(&[*byte]), Ok(1), "{place}");
+        }
+        assert_eq!(data_fd.write(&other[HEADER_LEN - 1..]), Err(Errno::FAULT), "{place}");
+        assert_eq!(sim.set_state(State::Stop.raw()).unwrap_err(), Errno::INVAL, "{place}");
+    }
+}
+
+#[test]
+fn the_state_of_a_larger_device_is_refused_with_efault_and_a_longer_write_with_enomem() {
+    let larger = Sim::new("size=37".parse().unwrap());
+    let (_sim, data_fd) = resuming();
+    assert_eq!(data_fd.write(&state_of(larger)[..HEADER_LEN]), Err(Errno::FAULT));
+    let (_sim, data_fd) = resuming();
+    assert_eq!(data_fd.write(&[0; 61]), Err(Errno::NOMEM));
+}
+
+#[test]
+fn after_a_refused_write_only_a_reset_leaves_resuming_where_mtty_loads_the_state() {
+    let mut bad = whole_state();
+    bad[0] ^= 1;
+    let whole = whole_state();
+    let bad_header = (&whole[..0], &bad[..], Errno::FAULT);
+    let one_beyond_a_whole_state = (&whole[..], &[0][..], Errno::NOMEM);
+    for (accepted, bytes, errno) in [bad_header, one_beyond_a_whole_state] {
+        let (mut sim, data_fd) = resuming();
+        let before = sim.content().to_vec();
+        write_all(&data_fd, accepted);
+        assert_eq!(data_fd.write(bytes), Err(errno));
+        assert_eq!(data_fd.write(&whole_state()), Err(errno), "the first error stays");
+        assert_eq!(data_fd.write(&[]), Ok(0));
+        for to in REACHABLE.into_iter().filter(|to| *to != State::Resuming) {
+            assert_eq!(sim.set_state(to.raw()).unwrap_err(), Errno::INVAL, "{to}");
+            assert_eq!((sim.get_state(), sim.content()), (State::Resuming, &before[..]), "{to}");
+        }
+        sim.reset();
+        assert_eq!(data_fd.write(&whole_state()), Err(Errno::NODEV));
+        let data_fd = sim.set_state(State::Resuming.raw()).unwrap().unwrap();
+        write_all(&data_fd, &whole_state());
+        sim.set_state(State::Running.raw()).unwrap();
+    }
+}
+
+#[test]
+fn the_end_of_the_data_is_enomsg_in_pre_copy_where_mtty_says_0_and_0_in_stop_copy() {
+    let mut sim = mtty_like();
+    let data_fd = sim.set_state(State::PreCopy.raw()).unwrap().unwrap();
+    let mut buffer = [0xa5; 100];
+    assert_eq!(data_fd.read(&mut buffer), Ok(HEADER_LEN));
+    assert_eq!(data_fd.read(&mut buffer), Err(Errno::NOMSG));
+    assert_eq!(data_fd.read(&mut []), Ok(0));
+    sim.set_state(State::PreCopyP2p.raw()).unwrap();
+    assert_eq!(data_fd.read(&mut buffer), Err(Errno::NOMSG));
+    sim.set_state(State::StopCopy.raw()).unwrap();
+    assert_eq!(data_fd.read(&mut buffer), Ok(36));
+    assert_eq!(data_fd.read(&mut buffer), Ok(0));
+    assert_eq!(data_fd.read(&mut buffer), Ok(0));
+}
+
+#[test]
+fn what_the_guest_writes_in_pre_copy_travels_in_stop_copy() {
+    let mut sim = mtty_like();
+    let data_fd = sim.set_state(State::PreCopy.raw()).unwrap().unwrap();
+    let mut state = read_up_to(&data_fd, 1000, Err(Errno::NOMSG));
+    sim.write_content(3, b"late").unwrap();
+    sim.set_state(State::PreCopyP2p.raw()).unwrap();
+    sim.write_content(9, b"later").unwrap();
+    sim.set_state(State::StopCopy.raw()).unwrap();
+    state.extend(read_up_to(&data_fd, 1000, Ok(0)));
+    assert_eq!((&state[HEADER_LEN + 3..][..4], &state[HEADER_LEN + 9..][..5]), (&b"late"[..], &b"later"[..]));
+    assert_eq!(&state[HEADER_LEN..], sim.content());
+}
+
+#[test]
+fn the_guest_changes_content_only_where_the_device_runs_and_only_inside_it() {
+    for state in REACHABLE {
+        let mut sim = mtty_like();
+        sim.set_state(state.raw()).unwrap();
+        let wanted = if BUSY.contains(&state) { Err(Errno::BUSY) } else { Ok(()) };
+        assert_eq!(sim.write_content(32, &[0; 4]), wanted, "{state}");
+    }
+    let mut sim = mtty_like();
+    let before = sim.content().to_vec();
+    assert_eq!(sim.write_content(33, &[0; 4]), Err(Errno::INVAL));
+    assert_eq!(sim.write_content(usize::MAX, &[0; 4]), Err(Errno::INVAL));
+    assert_eq!(sim.write_content(36, &[]), Ok(()));
+    assert_eq!(sim.content(), before);
+}
+
+#[test]
+fn a_reset_in_any_state_leads_to_running_without_session_and_with_a_content_of_zeros() {
+    for state in REACHABLE {
+        let mut sim = mtty_like();
+        let data_fd = bring(&mut sim, state).unwrap();
+        sim.reset();
+        assert_eq!((sim.get_state(), sim.content()), (State::Running, &[0; 36][..]), "{state}");
+        if let Some(data_fd) = data_fd {
+            assert_eq!(dead_answer(&data_fd), Errno::NODEV, "{state}");
+        }
+    }
+}
+
+#[test]
+fn an_ended_session_stays_ended_when_another_begins() {
+    for state in [State::StopCopy, State::Resuming, State::PreCopy, State::PreCopyP2p] {
+        let mut sim = mtty_like();
+        let first = bring(&mut sim, state).unwrap().unwrap();
+        sim.set_state(State::Running.raw()).unwrap();
+        assert_eq!(dead_answer(&first), Errno::NODEV, "{state}");
+        for next in [State::PreCopy, State::StopCopy, State::Resuming] {
+            let other = bring(&mut sim, next).unwrap();
+            assert_eq!(dead_answer(&first), Errno::NODEV, "{state} then {next}");
+            drop(other);
+            sim.set_state(State::Running.raw()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn precopy_info_is_answered_in_pre_copy_alone_and_by_its_own_session_alone() {
+    let mut sim = mtty_like();
+    let data_fd = sim.set_state(State::PreCopy.raw()).unwrap().unwrap();
+    data_fd.read(&mut [0; 7]).unwrap();
+    let info = data_fd.precopy_info().unwrap();
+    assert_eq!((info.argsz, info.flags, info.initial_bytes, info.dirty_bytes), (24, 0, 17, 0));
+    sim.set_state(State::StopCopy.raw()).unwrap();
+    assert_eq!(data_fd.precopy_info(), Err(Errno::INVAL));
+    sim.set_state(State::Running.raw()).unwrap();
+    assert_eq!(data_fd.precopy_info(), Err(Errno::INVAL));
+    let second = sim.set_state(State::PreCopy.raw()).unwrap().unwrap();
+    assert_eq!(data_fd.precopy_info(), Err(Errno::NODEV));
+    assert_eq!(second.precopy_info().map(|info| info.initial_bytes), Ok(24));
+    sim.set_state(State::Running.raw()).unwrap();
+    let resume = sim.set_state(State::Resuming.raw()).unwrap().unwrap();
+    assert_eq!(resume.precopy_info(), Err(Errno::NOTTY));
+}
+
+#[test]
+fn the_data_size_is_the_same_in_every_state() {
+    for state in REACHABLE {
+        let mut sim = mtty_like();
+        sim.set_state(state.raw()).unwrap();
+        assert_eq!(sim.data_size(), 60, "{state}");
+    }
+}
+
+#[test]
+fn a_device_without_content_has_the_header_alone() {
+    let mut source = Sim::new("size=0".parse().unwrap());
+    let data_fd = source.set_state(State::PreCopy.raw()).unwrap().unwrap();
+    let mut state = read_up_to(&data_fd, 1000, Err(Errno::NOMSG));
+    source.set_state(State::StopCopy.raw()).unwrap();
+    state.extend(read_up_to(&data_fd, 1000, Ok(0)));
+    assert_eq!(state.len(), HEADER_LEN);
+    let mut target = Sim::new("size=0".parse().unwrap());
+    let data_fd = target.set_state(State::Resuming.raw()).unwrap().unwrap();
+    write_all(&data_fd, &state);
+    target.set_state(State::Running.raw()).unwrap();
+}
+
+#[test]
+fn the_bytes_of_a_state_are_these() {
+    #[rustfmt::skip]
+    let golden = [
+        b'V', b'F', b'I', b'O', b'-', b'S', b'I', b'M', // magic
+        1, 0, 0, 0, // version
+        0, 0, 0, 0,
+        11, 0, 0, 0, 0, 0, 0, 0, // size
+        0xaf, 0xcd, 0x1d, 0x7b, 0x39, 0xa8, 0x20, 0xe2, // splitmix64 of seed 0: e220a8397b1dcdaf
+        0xf4, 0x65, 0xb9, // then 6e789e6aa1b965f4
+    ];
+    assert_eq!(state_of(Sim::new("size=11,seed=0".parse().unwrap())), golden);
+}
+
+#[test]
+fn a_session_runs_in_threads_of_its_own_while_the_devices_stay_here() {
+    let mut source = Sim::new("size=1MiB,seed=1".parse().unwrap());
+    let mut target = Sim::new("size=1MiB,seed=2".parse().unwrap());
+    let from = source.set_state(State::StopCopy.raw()).unwrap().unwrap();
+    let to = target.set_state(State::Resuming.raw()).unwrap().unwrap();
+    let (sender, receiver) = mpsc::sync_channel::<Vec<u8>>(2);
+    let reading = thread::spawn(move || {
+        let mut buffer = vec![0xa5; 4099];
+        while let Ok(got @ 1..) = from.read(&mut buffer) {
+            sender.send(buffer[..got].to_vec()).unwrap();
+        }
+    });
+    let writing = thread::spawn(move || receiver.into_iter().for_each(|bytes| write_all(&to, &bytes)));
+    reading.join().unwrap();
+    writing.join().unwrap();
+    target.set_state(State::Running.raw()).unwrap();
+    assert!(target.content() == source.content());
+}
+
+#[test]
+fn a_vmm_moves_a_device_through_pre_copy() {
+    let mut source = Assigned::new(mtty_like());
+    let mut target = Assigned::new(Sim::new("size=36,seed=8".parse().unwrap()));
+    let mut buffer = [0xa5; 10];
+    target.set_state(State::Resuming).unwrap();
+    for (state, end) in [(State::PreCopy, DataRead::Drained), (State::StopCopy, DataRead::End)] {
+        source.set_state(state).unwrap();
+        loop {
+            match source.read_data(&mut buffer).unwrap() {
+                DataRead::Bytes(got) => assert_eq!(target.write_data(&buffer[..got]), Ok(got)),
+                other => break assert_eq!(other, end, "{state}"),
+            }
+        }
+    }
+    source.set_state(State::Stop).unwrap();
+    assert_eq!(source.read_data(&mut buffer), Err(code(Errno::BADF)), "the fd is closed");
+    target.set_state(State::Running).unwrap();
+    assert_eq!(target.sim.content(), source.sim.content());
+}
+
+#[test]
+fn a_vmm_sees_each_refusal_as_its_errno() {
+    let mut device = Assigned::new(mtty_like());
+    assert_eq!(device.write_data(&[0]), Err(code(Errno::BADF)));
+    assert_eq!(device.set_state(State::Error), Err(code(Errno::INVAL)));
+    device.set_state(State::Resuming).unwrap();
+    assert_eq!(device.read_data(&mut [0]), Err(code(Errno::BADF)));
+    assert_eq!(device.precopy_info(), Err(code(Errno::NOTTY)));
+    assert_eq!(device.set_state(State::Stop), Err(code(Errno::INVAL)));
+    assert_eq!(device.write_data(&[0; 24]), Err(code(Errno::FAULT)), "the fd is still held");
+    device.reset().unwrap();
+    assert_eq!(device.write_data(&[0]), Err(code(Errno::BADF)));
+    device.set_state(State::PreCopy).unwrap();
+    assert_eq!(device.precopy_info().map(|info| info.initial_bytes), Ok(24));
+}
+
+#[test]
+fn a_guests_reset_behind_the_vmms_back_shows_in_the_data_and_in_the_next_set() {
+    let mut device = Assigned::new(mtty_like());
+    device.set_state(State::PreCopy).unwrap();
+    device.sim.reset();
+    assert_eq!(device.read_data(&mut [0]), Err(code(Errno::NODEV)));
+    assert_eq!(device.set_state(State::StopCopy), Err(code(Errno::BADF)), "a data fd came unexpectedly");
+    assert_eq!(device.set_state(State::Stop), Ok(()));
+    device.set_state(State::StopCopy).unwrap();
+    device.sim.reset();
+    assert_eq!(device.set_state(State::Running), Ok(()));
+}
+
+#[test]
+fn a_config_is_read_from_text() {
+    let features = Features::ALL[3];
+    let table = [
+        ("", Config::new(64 << 20, 0, features)),
+        ("size=64MiB,seed=7,flags=7", Config::new(64 << 20, 7, features)),
+        ("flags=1,size=0", Config::new(0, 0, Features::ALL[0])),
+        ("flags=3,size=5B", Config::new(5, 0, Features::ALL[1])),
+        ("flags=5,size=3KiB", Config::new(3 << 10, 0, Features::ALL[2])),
+        ("seed=18446744073709551615", Config::new(64 << 20, u64::MAX, features)),
+        ("size=1GiB", Config::new(1 << 30, 0, features)),
+    ];
+    for (text, config) in table {
+        assert_eq!(text.parse(), config, "{text}");
+    }
+    assert_eq!(Config::default(), "".parse().unwrap());
+    assert!(Config::new(SIZE_MAX, 0, features).is_ok());
+}
+
+#[test]
+fn a_config_that_is_none_says_what_was_wanted_and_what_was_there() {
+    let parts = "wanted size=, seed= or flags=, each once, got";
+    let table = [
+        ("sise=3", format!(r#"{parts} "sise=3""#)),
+        ("seed", format!(r#"{parts} "seed""#)),
+        ("seed=1,", format!(r#"{parts} """#)),
+        ("seed=1,seed=1", format!(r#"{parts} "seed=1""#)),
+        ("size=3MB", r#"size: wanted a number of B, KiB, MiB or GiB, got "3MB""#.to_owned()),
+        ("size=MiB", r#"size: wanted a number of B, KiB, MiB or GiB, got "MiB""#.to_owned()),
+        ("size=-1", r#"size: wanted a number of B, KiB, MiB or GiB, got "-1""#.to_owned()),
+        (
+            "size=18446744073709551615KiB",
+            r#"size: wanted a number of B, KiB, MiB or GiB, got "18446744073709551615KiB""#.to_owned(),
+        ),
+        ("seed=0x7", r#"seed: wanted a number below 2^64, got "0x7""#.to_owned()),
+        ("size=5GiB", format!("size: wanted at most {SIZE_MAX} bytes, got 5368709120")),
+        ("flags=x", r#"flags: wanted 1, 3, 5 or 7, got "x""#.to_owned()),
+    ];
+    for (text, message) in table {
+        assert_eq!(text.parse::<Config>().unwrap_err().to_string(), message, "{text}");
+    }
+    for flags in [0, 2, 4, 6, 8, 9, 15] {
+        let error = format!("flags={flags}").parse::<Config>().unwrap_err();
+        assert!(matches!(error, ConfigError::WrongValue { key: "flags", .. }), "{flags}");
+    }
+    assert_eq!(
+        Config::new(SIZE_MAX + 1, 0, Features::ALL[0]),
+        Err(ConfigError::TooBig { got: SIZE_MAX + 1 })
+    );
+}
+
+/// Makes mtty's calls on simulated devices and compares the answers.
+#[derive(Default)]
+struct Replay {
+    devices: [Option<Replayed>; 2],
+    current: usize,
+    compared: u32,
+    drained_instead_of_0: u32,
+    refused_instead_of_loaded: u32,
+}
+
+struct Replayed {
+    sim: Sim,
+    data_fd: Option<DataFd>,
+    written: usize,
+    refused: bool,
+}
+
+impl Replay {
+    fn line(&mut self, line: &str) {
+        let call = line.trim();
+        if let Some(rest) = call.strip_prefix("A ").or(call.strip_prefix("B ")) {
+            self.current = usize::from(call.starts_with('B'));
+            self.call(rest, line);
+        } else if !UNCOMPARED.iter().any(|part| call.contains(part)) && !is_dump(call) {
+            self.call(call, line);
+        }
+    }
+
+    fn call(&mut self, call: &str, line: &str) {
+        self.compared += 1;
+        let device = self.devices[self.current].get_or_insert_with(|| Replayed {
+            sim: mtty_like(),
+            data_fd: None,
+            written: 0,
+            refused: false,
+        });
+        if call.starts_with("SET ") {
+            self.refused_instead_of_loaded += u32::from(device.set(call, line));
+        } else if call.contains("VFIO_MIG_GET_PRECOPY_INFO = ") {
+            let answer = device.data_fd.as_ref().unwrap().precopy_info();
+            let ours = answer.map(|info| (info.flags, info.initial_bytes, info.dirty_bytes));
+            let kernel =
+                outcome(line).map(|_| (0, number(line, "initial_bytes="), number(line, "dirty_bytes=")));
+            assert_eq!(ours.map_err(Errno::raw_os_error), kernel, "{line}");
+        } else if call.contains("MIG_DATA_SIZE = 0") {
+            assert_eq!(device.sim.data_size(), number(line, "stop_copy_length="), "{line}");
+        } else if call.starts_with("read") {
+            self.drained_instead_of_0 += u32::from(device.read(call, line));
+        } else if call.starts_with("write") {
+            device.write(call, line);
+        } else if call.starts_with("-- dirty it") {
+            device.sim.write_content(0, b"xyz").unwrap();
+        } else if call == "state after reset: RUNNING" {
+            assert_eq!(device.sim.get_state(), State::Running);
+        } else {
+            assert!(
+                call.to_lowercase().contains("reset") && call.ends_with(" = 0"),
+                "not understood: {line}"
+            );
+            device.sim.reset();
+        }
+    }
+}
+
+impl Replayed {
+    /// Returns whether the simulated device refused what mtty did.
+    fn set(&mut self, call: &str, line: &str) -> bool {
+        let (to, rest) = call["SET ".len()..].split_once(": ").unwrap();
+        let (from, rest) = rest.split_once(" -> ").unwrap();
+        assert_eq!(self.sim.get_state().name(), from, "{line}");
+        let answer = self.sim.set_state(raw(to));
+        if self.refused && from == "RESUMING" {
+            assert_eq!(answer.unwrap_err(), Errno::INVAL, "{line}");
+            assert!(
+                rest.starts_with("ret=0 data_fd=-1") && self.sim.get_state() == State::Resuming,
+                "{line}"
+            );
+            self.sim.reset();
+            assert!(self.sim.set_state(raw(to)).unwrap().is_none());
+            return true;
+        }
+        let given = answer.as_ref().is_ok_and(Option::is_some);
+        assert_eq!(given, !rest.contains("data_fd=-1"), "{line}");
+        if given {
+            (self.written, self.refused) = (0, false);
+        }
+        match answer {
+            Ok(data_fd) => {
+                assert!(rest.starts_with("ret=0 "), "{line}");
+                self.data_fd = data_fd.or(self.data_fd.take());
+            }
+            Err(errno) => {
+                assert!(
+                    rest.starts_with(&format!("ret=-1 errno=EINVAL ({})", errno.raw_os_error())),
+                    "{line}"
+                );
+            }
+        }
+        assert!(rest.ends_with(&format!("state-now={}", self.sim.get_state())), "{line}");
+        false
+    }
+
+    /// Returns whether the simulated device said ENOMSG where mtty said 0.
+    fn read(&mut self, call: &str, line: &str) -> bool {
+        let asked = call.strip_prefix("read(").and_then(|rest| rest.split_once(')')?.0.parse().ok());
+        let mut buffer = vec![0xa5; asked.unwrap_or(4096)];
+        let answer = self.data_fd.as_ref().unwrap().read(&mut buffer);
+        let pre_copy = matches!(self.sim.get_state(), State::PreCopy | State::PreCopyP2p);
+        if pre_copy && outcome(line) == Ok(0) {
+            assert_eq!(answer, Err(Errno::NOMSG), "{line}");
+            return true;
+        }
+        assert_eq!(answer.map_err(Errno::raw_os_error), outcome(line), "{line}");
+        false
+    }
+
+    fn write(&mut self, call: &str, line: &str) {
+        let mut whole = whole_state();
+        let bytes = match (call, outcome(line)) {
+            (call, _) if call.contains("bad magic") => {
+                whole[0] ^= 1;
+                &whole[..]
+            }
+            (call, _) if call.contains("nr_ports=2") => {
+                whole[16] ^= 1;
+                &whole[..]
+            }
+            (call, _) if call.contains("too long") => {
+                whole.push(0);
+                &whole[..]
+            }
+            (_, Ok(len)) => &whole[self.written..][..len],
+            (_, Err(_)) => &[0],
+        };
+        let answer = self.data_fd.as_ref().unwrap().write(bytes);
+        assert_eq!(answer.map_err(Errno::raw_os_error), outcome(line), "{line}");
+        self.written += answer.unwrap_or(0);
+        self.refused |= matches!(answer, Err(Errno::FAULT | Errno::NOMEM));
+    }
+}
+
+fn is_dump(call: &str) -> bool {
+    call.is_empty() || call.starts_with("00")
+}
+
+/// What in a line says that it is about something that a simulated device does not have, or repeats another line.
+const UNCOMPARED: [&str; 13] = [
+    "== ",
+    "poll(",
+    "F_GETFL",
+    "argsz=8",
+    "ioctl(data_fd",
+    "on the device fd",
+    "lseek(",
+    "pread(",
+    "mmap(",
+    "(data_fd from",
+    "state A (",
+    "identical to",
+    "SCR=",
+];
+
+/// The answer at the end of a line: a number, or an errno's.
+fn outcome(line: &str) -> Result<usize, i32> {
+    let (_, answer) = line.rsplit_once(" = ").unwrap();
+    match answer.split_once(" errno=") {
+        Some((_, errno)) => {
+            let number = errno.rsplit_once('(').unwrap().1.trim_end_matches(')');
+            Err(number.parse().unwrap())
+        }
+        None => Ok(answer.split(' ').next().unwrap().parse().unwrap()),
+    }
+}
+
+fn number(line: &str, name: &str) -> u64 {
+    line.split_once(name).unwrap().1.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// The number of a state by its name in the transcript; those that have none are there with a question mark.
+fn raw(name: &str) -> u32 {
+    let known = State::ALL.into_iter().find(|state| state.name() == name);
+    known.map_or_else(|| name.trim_end_matches('?').parse().unwrap(), State::raw)
+}
+
+fn mtty_like() -> Sim {
+    Sim::new(Config::new(MTTY_CONTENT, 7, Features::ALL[3]).unwrap())
+}
+
+fn whole_state() -> Vec<u8> {
+    state_of(mtty_like())
+}
+
+fn state_of(mut sim: Sim) -> Vec<u8> {
+    let data_fd = sim.set_state(State::StopCopy.raw()).unwrap().unwrap();
+    read_up_to(&data_fd, 1000, Ok(0))
+}
+
+fn resuming() -> (Sim, DataFd) {
+    let mut sim = Sim::new("size=36,seed=8".parse().unwrap());
+    let data_fd = sim.set_state(State::Resuming.raw()).unwrap().unwrap();
+    (sim, data_fd)
+}
+
+/// Brings a device to a state; in RESUMING the whole state is written, so that it can be left.
+fn bring(sim: &mut Sim, state: State) -> Result<Option<DataFd>, Errno> {
+    let data_fd = sim.set_state(state.raw())?;
+    if let (State::Resuming, Some(data_fd)) = (state, &data_fd) {
+        write_all(data_fd, &whole_state());
+    }
+    Ok(data_fd)
+}
+
+fn write_all(data_fd: &DataFd, bytes: &[u8]) {
+    assert_eq!(data_fd.write(bytes), Ok(bytes.len()));
+}
+
+/// Reads until `end` is answered.
+fn read_up_to(data_fd: &DataFd, piece: usize, end: Result<usize, Errno>) -> Vec<u8> {
+    let mut data = Vec::new();
+    loop {
+        let mut buffer = vec![0xa5; piece];
+        match data_fd.read(&mut buffer) {
+            answer if answer == end => return data,
+            Ok(got @ 1..) => data.extend_from_slice(&buffer[..got]),
+            other => panic!("wanted data or {end:?}, got {other:?}"),
+        }
+    }
+}
+
+/// The error of an ended session's data fd, whichever way its data went.
+fn dead_answer(data_fd: &DataFd) -> Errno {
+    match data_fd.read(&mut [0]) {
+        Err(Errno::BADF) => data_fd.write(&[0]).unwrap_err(),
+        answer => answer.unwrap_err(),
+    }
+}
+
+fn code(errno: Errno) -> Code {
+    Code(errno.raw_os_error())
+}
