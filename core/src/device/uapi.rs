@@ -145,7 +145,7 @@ pub const GROUP_VIABLE: u32 = 1 << 0;
 pub struct DeviceInfo {
     /// The size of this structure, 24.
     pub argsz: u32,
-    /// [`DEVICE_FLAG_RESET`] and others.
+    /// What kind of device it is. `VFIO_DEVICE_FLAGS_RESET` is no proof: mtty can be reset and does not say so.
     pub flags: u32,
     /// How many regions there are.
     pub num_regions: u32,
@@ -156,9 +156,6 @@ pub struct DeviceInfo {
     /// Zero.
     pub pad: u32,
 }
-
-/// Flag of [`DeviceInfo`]: the device supports [`DEVICE_RESET`].
-pub const DEVICE_FLAG_RESET: u32 = 1 << 0;
 
 /// The head of the argument of [`DEVICE_GET_REGION_INFO`]; capabilities follow in a larger argument.
 #[doc(alias = "vfio_region_info")]

@@ -191,7 +191,7 @@ impl fmt::Display for Cause {
             }
             Self::Record(error) => error.fmt(f),
             Self::Unexpected { tag, offset } => {
-                write!(f, "the record {tag} at byte {offset} of the payload was not agreed on")
+                write!(f, "wanted a record that was agreed on at byte {offset} of the payload, got {tag}")
             }
         }
     }
