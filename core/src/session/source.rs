@@ -182,6 +182,7 @@ impl<'b> Source<'b> {
     pub fn cancel(&mut self) {
         let cause = match self.step {
             Step::Idle(SourcePhase::Failed(Failure { cause, device: Left::At(at) }))
+            | Step::Recover { state: at, cause }
                 if at != self.came_from =>
             {
                 cause
@@ -248,6 +249,9 @@ impl<'b> Source<'b> {
         match result {
             Ok(()) => {
                 self.at = state;
+                if let SourcePhase::Ready(state) = then {
+                    self.came_from = state;
+                }
                 self.go(Step::Idle(then));
             }
             Err(code) => self.refused(state, code),
@@ -337,7 +341,8 @@ impl<'b> Source<'b> {
 
     /// Back to the state that the device came from; where a SET was asked for, the device may have left it already.
     fn go_back(&mut self, cause: Cause) {
-        let may_have_left = matches!(self.step, Step::SetState { .. }) || self.at != self.came_from;
+        let asked_for = matches!(self.step, Step::SetState { .. } | Step::Recover { .. });
+        let may_have_left = asked_for || self.at != self.came_from;
         self.go(if may_have_left {
             Step::Recover { state: self.came_from, cause }
         } else {
