@@ -1,1 +1,14 @@
 //! Helpers that several integration tests share.
+//!
+//! Deliberately absent: anything that knows how core works inside. Sessions are played through their effects and
+//! through core's public traits.
+
+pub mod golden;
+pub mod model;
+pub mod script;
+pub mod walk;
+
+/// The README's example, compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -128,7 +128,7 @@ fn a_device_that_is_to_stay_stopped_stays_in_stop() {
 fn the_bytes_around_the_payloads_are_the_format() {
     let bytes = save(&mut device(0, 7), Some("0000:00:02.0/vfio"), Leave::Running);
     assert!(
-        bytes.starts_with(b"QEVM\0\0\0\x03\x07\0\0\0\0\x01\0\0\0\0\x110000:00:02.0/vfio\0\0\0\0\0\0\0\x01")
+        bytes.starts_with(b"QEVM\0\0\0\x03\x07\0\0\0\0\x01\0\0\0\x01\x110000:00:02.0/vfio\0\0\0\0\0\0\0\x01")
     );
     let text = String::from_utf8_lossy(&bytes);
     let json = &text[text.find("{\"page_size\"").unwrap()..];

@@ -1,0 +1,56 @@
+//! The files of `golden/`; its README says where each comes from.
+//!
+//! Deliberately absent: bytes that our own code wrote.
+
+/// SETUP, END_OF_STATE.
+pub const PRECOPY_START: &[u8] = include_bytes!("../golden/qemu-10-precopy-start.bin");
+/// DATA 24, END_OF_STATE.
+pub const PRECOPY_PART1: &[u8] = include_bytes!("../golden/qemu-10-precopy-part1.bin");
+/// END_OF_STATE.
+pub const PRECOPY_PART2: &[u8] = include_bytes!("../golden/qemu-10-precopy-part2.bin");
+/// DATA 36, END_OF_STATE.
+pub const PRECOPY_END: &[u8] = include_bytes!("../golden/qemu-10-precopy-end.bin");
+/// CONFIG, [`CONFIG_BODY`] bytes, END_OF_STATE.
+pub const PRECOPY_FULL: &[u8] = include_bytes!("../golden/qemu-10-precopy-full.bin");
+/// DATA 36, END_OF_STATE.
+pub const PAUSED_END: &[u8] = include_bytes!("../golden/qemu-10-paused-end.bin");
+/// CONFIG, [`CONFIG_BODY`] bytes, END_OF_STATE.
+pub const PAUSED_FULL: &[u8] = include_bytes!("../golden/qemu-10-paused-full.bin");
+/// DATA 24, INIT_DATA_SENT.
+pub const SWITCHACK_PART1: &[u8] = include_bytes!("../golden/qemu-10-switchack-part1.bin");
+/// DATA 36, END_OF_STATE.
+pub const SWITCHACK_END: &[u8] = include_bytes!("../golden/qemu-10-switchack-end.bin");
+/// DATA 36, END_OF_STATE.
+pub const IOMMUFD_END: &[u8] = include_bytes!("../golden/qemu-10-iommufd-end.bin");
+/// END_OF_STATE.
+pub const MULTIFD_END: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel0-end.bin");
+/// END_OF_STATE.
+pub const MULTIFD_FULL: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel0-full.bin");
+/// Two DATA of 1 MiB, DATA 402908, END_OF_STATE.
+pub const BIGSTOP_END: &[u8] = include_bytes!("../golden/qemu-10-bigstop-end.bin");
+/// Section header and DATA head of 1 MiB.
+pub const BIGPRE_PART1_HEAD: &[u8] = include_bytes!("../golden/qemu-10-bigpre-part1-head.bin");
+/// Section header and DATA head of 402908.
+pub const BIGPRE_END_HEAD: &[u8] = include_bytes!("../golden/qemu-10-bigpre-end-head.bin");
+/// A whole stream that QEMU loads, with all data in the END section.
+pub const ONE_END_SECTION: &[u8] = include_bytes!("../golden/one-end-section.bin");
+/// A whole stream that QEMU loads, with the data in three PART sections.
+pub const PARTS_THEN_EMPTY_END: &[u8] = include_bytes!("../golden/parts-then-empty-end.bin");
+/// An mtty device's state.
+pub const MTTY_STATE: &[u8] = include_bytes!("../golden/mtty-state.bin");
+/// `vfio_mig_get_next_state` of the kernel, for every input.
+pub const FSM_ORACLE: &str = include_str!("../golden/fsm-oracle.csv");
+/// What an mtty device answered, call by call.
+pub const MTTY_TRANSCRIPT: &str = include_str!("../golden/mtty-transcript.txt");
+
+/// The length of the configuration's body in all these files: version, 4096 bytes of config space, four words of
+/// interrupt state, no MSI-X.
+pub const CONFIG_BODY: usize = 4 + 4096 + 16;
+/// The id of the section in all these files.
+pub const SECTION_ID: u32 = 38;
+/// The name of the section in all these files.
+pub const SECTION_NAME: &[u8] = b"0000:00:02.0/vfio";
+/// What stands before the payload of a START or FULL section with this name.
+pub const BEGIN_HEADER: usize = 14 + SECTION_NAME.len();
+/// What stands before the payload of a PART or END section.
+pub const CONTINUE_HEADER: usize = 5;

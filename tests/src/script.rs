@@ -1,0 +1,268 @@
+//! Plays a session from a list of lines: orders, effects with their answers, and phases.
+//!
+//! | line | meaning |
+//! |---|---|
+//! | `> setup` | the order is given and accepted |
+//! | `set STOP_COPY: ok` | the session asks for this, and the part behind the colon is the answer; the line is the text of the event |
+//! | `send 16: not yet` | the session asks for this and is not answered |
+//! | `idle Copying` | the session is idle in this phase |
+//! | `failed: cancelled; the device is in RUNNING` | the session is idle and failed like this |
+//!
+//! Every question is asked twice and must be the same. Deliberately absent: branches and defaults. What a line does
+//! not say fails the test.
+
+use vfio_migration_core::session::{
+    Code, DataRead, Destination, DestinationDone, DestinationEffect, DestinationPhase, Misuse, Source,
+    SourceDone, SourceEffect, SourcePhase,
+};
+
+/// The outer ends of a session: what comes in from the device of a source or from the link of a destination, and what
+/// goes out at the other side.
+#[derive(Clone, Debug, Default)]
+pub struct Ends {
+    /// All bytes that the reading side has.
+    pub input: Vec<u8>,
+    /// How many of them were taken.
+    pub taken: usize,
+    /// All bytes that the writing side took.
+    pub output: Vec<u8>,
+}
+
+impl Ends {
+    /// Ends with `input` to give.
+    #[must_use]
+    pub fn new(input: &[u8]) -> Self {
+        Self { input: input.to_vec(), taken: 0, output: Vec::new() }
+    }
+
+    fn give(&mut self, buffer: &mut [u8], count: usize) {
+        buffer[..count].copy_from_slice(&self.input[self.taken..self.taken + count]);
+        self.taken += count;
+    }
+
+    fn take(&mut self, bytes: &[u8], count: usize) {
+        self.output.extend_from_slice(&bytes[..count]);
+    }
+}
+
+/// Plays `script` with `source`; `ends` has the device's data and collects what is sent.
+///
+/// # Panics
+/// When the session does anything but what the script says.
+pub fn play_source(source: &mut Source<'_>, ends: &mut Ends, script: &[&str]) {
+    for &line in script {
+        if let Some(order) = line.strip_prefix("> ") {
+            order_source(source, order).unwrap_or_else(|misuse| panic!("{line}: {misuse}"));
+            continue;
+        }
+        let seen = see_source(source);
+        assert_eq!(seen, see_source(source), "asked twice at {line:?}");
+        assert_eq!(seen.0, question(line), "at {line:?}");
+        let Some(answer) = answer(line) else { continue };
+        let done = match (source.poll(), answer) {
+            (SourceEffect::SetState(_), answer) => SourceDone::SetState(answer.plain()),
+            (SourceEffect::ReadData(buffer), Answer::Count(count)) => {
+                ends.give(buffer, count);
+                SourceDone::ReadData(Ok(DataRead::Bytes(count)))
+            }
+            (SourceEffect::ReadData(_), answer) => SourceDone::ReadData(answer.read()),
+            (SourceEffect::Send(bytes), answer) => {
+                let result = answer.count();
+                ends.take(bytes, result.unwrap_or(0));
+                SourceDone::Send(result)
+            }
+            (SourceEffect::SendConfig, answer) => SourceDone::SendConfig(answer.plain()),
+            (SourceEffect::Reset, answer) => SourceDone::Reset(answer.plain()),
+            (SourceEffect::Idle(_), _) => panic!("{line:?} answers an idle session"),
+        };
+        let event = source.complete(done).unwrap_or_else(|misuse| panic!("{line}: {misuse}"));
+        assert_eq!(event.to_string(), line);
+    }
+}
+
+/// Plays `script` with `destination`; `ends` has the link's bytes and collects what is written into the device.
+///
+/// # Panics
+/// When the session does anything but what the script says.
+pub fn play_destination(destination: &mut Destination<'_>, ends: &mut Ends, script: &[&str]) {
+    for &line in script {
+        if let Some(order) = line.strip_prefix("> ") {
+            order_destination(destination, order).unwrap_or_else(|misuse| panic!("{line}: {misuse}"));
+            continue;
+        }
+        let seen = see_destination(destination);
+        assert_eq!(seen, see_destination(destination), "asked twice at {line:?}");
+        assert_eq!(seen.0, question(line), "at {line:?}");
+        let Some(answer) = answer(line) else { continue };
+        let done = match destination.poll() {
+            DestinationEffect::SetState(_) => DestinationDone::SetState(answer.plain()),
+            DestinationEffect::Recv(buffer) => {
+                let result = answer.count();
+                ends.give(buffer, result.unwrap_or(0));
+                DestinationDone::Recv(result)
+            }
+            DestinationEffect::WriteData(bytes) => {
+                let result = answer.count();
+                ends.take(bytes, result.unwrap_or(0));
+                DestinationDone::WriteData(result)
+            }
+            DestinationEffect::RecvConfig => {
+                let result = answer.count();
+                ends.taken += result.unwrap_or(0);
+                DestinationDone::RecvConfig(result.map(|count| count as u64))
+            }
+            DestinationEffect::Reset => DestinationDone::Reset(answer.plain()),
+            DestinationEffect::Idle(_) => panic!("{line:?} answers an idle session"),
+        };
+        let event = destination.complete(done).unwrap_or_else(|misuse| panic!("{line}: {misuse}"));
+        assert_eq!(event.to_string(), line);
+    }
+}
+
+/// Every order of a source but cancel, which has no answer.
+pub const SOURCE_ORDERS: [&str; 6] = ["setup", "stop", "copy_rest", "config", "finish", "run"];
+
+/// Every order of a destination but cancel, which has no answer.
+pub const DESTINATION_ORDERS: [&str; 4] = ["resume", "section", "stop", "run"];
+
+/// Gives `source` the order with this name.
+///
+/// # Errors
+/// What the order answers.
+///
+/// # Panics
+/// When there is no such order.
+pub fn order_source(source: &mut Source<'_>, order: &str) -> Result<(), Misuse> {
+    match order {
+        "setup" => source.setup(),
+        "stop" => source.stop(),
+        "copy_rest" => source.copy_rest(),
+        "config" => source.config(),
+        "finish" => source.finish(),
+        "run" => source.run(),
+        "cancel" => {
+            source.cancel();
+            Ok(())
+        }
+        _ => panic!("a source has no order {order:?}"),
+    }
+}
+
+/// Gives `destination` the order with this name.
+///
+/// # Errors
+/// What the order answers.
+///
+/// # Panics
+/// When there is no such order.
+pub fn order_destination(destination: &mut Destination<'_>, order: &str) -> Result<(), Misuse> {
+    match order {
+        "resume" => destination.resume(),
+        "section" => destination.section(),
+        "stop" => destination.stop(),
+        "run" => destination.run(),
+        "cancel" => {
+            destination.cancel();
+            Ok(())
+        }
+        _ => panic!("a destination has no order {order:?}"),
+    }
+}
+
+/// An effect in words, and the memory that it lends.
+type Seen = (String, Option<(*const u8, usize)>);
+
+fn see_source(source: &mut Source<'_>) -> Seen {
+    match source.poll() {
+        SourceEffect::SetState(state) => (format!("set {state}"), None),
+        SourceEffect::ReadData(buffer) => {
+            (format!("read data, room for {}", buffer.len()), Some((buffer.as_ptr(), buffer.len())))
+        }
+        SourceEffect::Send(bytes) => (format!("send {}", bytes.len()), Some((bytes.as_ptr(), bytes.len()))),
+        SourceEffect::SendConfig => ("send configuration".into(), None),
+        SourceEffect::Reset => ("reset".into(), None),
+        SourceEffect::Idle(SourcePhase::Failed(failure)) => (format!("failed: {failure}"), None),
+        SourceEffect::Idle(phase) => (format!("idle {phase:?}"), None),
+    }
+}
+
+fn see_destination(destination: &mut Destination<'_>) -> Seen {
+    match destination.poll() {
+        DestinationEffect::SetState(state) => (format!("set {state}"), None),
+        DestinationEffect::Recv(buffer) => {
+            (format!("receive {}", buffer.len()), Some((buffer.as_ptr(), buffer.len())))
+        }
+        DestinationEffect::WriteData(bytes) => {
+            (format!("write data {}", bytes.len()), Some((bytes.as_ptr(), bytes.len())))
+        }
+        DestinationEffect::RecvConfig => ("receive configuration".into(), None),
+        DestinationEffect::Reset => ("reset".into(), None),
+        DestinationEffect::Idle(DestinationPhase::Failed(failure)) => (format!("failed: {failure}"), None),
+        DestinationEffect::Idle(phase) => (format!("idle {phase:?}"), None),
+    }
+}
+
+/// What the session is to ask at `line`. That a SET is a recovery shows in the event alone.
+fn question(line: &str) -> String {
+    if is_idle(line) {
+        return line.into();
+    }
+    line.rsplit_once(": ").map_or(line, |(asked, _)| asked).replace(" to recover", "")
+}
+
+fn answer(line: &str) -> Option<Answer> {
+    if is_idle(line) {
+        return None;
+    }
+    let (_, answer) = line.rsplit_once(": ").unwrap_or_else(|| panic!("{line:?} has no answer"));
+    match answer {
+        "ok" => Some(Answer::Ok),
+        "end" => Some(Answer::End),
+        "nothing now" => Some(Answer::NothingNow),
+        "not yet" => None,
+        _ => Some(match answer.strip_prefix("error ") {
+            Some(code) => Answer::Error(Code(code.parse().expect(line))),
+            None => Answer::Count(answer.parse().expect(line)),
+        }),
+    }
+}
+
+fn is_idle(line: &str) -> bool {
+    line.starts_with("idle ") || line.starts_with("failed: ")
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    Ok,
+    End,
+    NothingNow,
+    Count(usize),
+    Error(Code),
+}
+
+impl Answer {
+    fn plain(self) -> Result<(), Code> {
+        match self {
+            Self::Ok => Ok(()),
+            Self::Error(code) => Err(code),
+            Self::End | Self::NothingNow | Self::Count(_) => panic!("wanted ok or an error, got {self:?}"),
+        }
+    }
+
+    fn count(self) -> Result<usize, Code> {
+        match self {
+            Self::Count(count) => Ok(count),
+            Self::Error(code) => Err(code),
+            Self::Ok | Self::End | Self::NothingNow => panic!("wanted a count or an error, got {self:?}"),
+        }
+    }
+
+    fn read(self) -> Result<DataRead, Code> {
+        match self {
+            Self::End => Ok(DataRead::End),
+            Self::NothingNow => Ok(DataRead::Drained),
+            Self::Error(code) => Err(code),
+            Self::Ok | Self::Count(_) => panic!("wanted the end or an error, got {self:?}"),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Every text that core has for people: one row for each variant of each enum.
+//!
+//! Deliberately absent: the texts of events, which stand beside them in core.
+
+use std::collections::HashSet;
+use std::error::Error;
+use std::fmt::{Debug, Display};
+use std::mem::discriminant;
+
+use vfio_migration_core::device::{Features, State};
+use vfio_migration_core::session::{BUFFER_MIN, Cause, Code, Failure, Left, Misuse};
+use vfio_migration_core::stream::record::{self, Tag};
+use vfio_migration_core::stream::section;
+
+const CODE: Code = Code(22);
+
+/// Holds each text against its row and against the rules for all of them, and counts the variants.
+fn check<T: Display + Debug>(table: &[(T, &str)], variants: usize) {
+    for (value, text) in table {
+        assert_eq!(value.to_string(), *text, "{value:?}");
+        assert!(!text.starts_with(char::is_uppercase), "{text:?} begins with a capital letter");
+        assert!(!text.ends_with('.'), "{text:?} ends with a full stop");
+        assert!(!text.trim().is_empty() && text.trim() == *text && !text.contains('\n'), "{text:?}");
+    }
+    let seen: HashSet<_> = table.iter().map(|(value, _)| discriminant(value)).collect();
+    assert_eq!(seen.len(), variants, "each variant has a row");
+    let texts: HashSet<_> = table.iter().map(|(_, text)| text).collect();
+    assert_eq!(texts.len(), table.len(), "no two rows say the same");
+}
+
+/// An error that prints its cause itself must not also name it as its source.
+fn check_sources<T: Error>(table: &[(T, &str)]) {
+    for (error, text) in table {
+        assert!(error.source().is_none(), "{text}");
+    }
+}
+
+#[test]
+fn every_misuse_says_what_was_wanted() {
+    let table = [
+        (Misuse::WrongOrder, "the order is not possible now"),
+        (Misuse::WrongDone, "what was reported was not asked for"),
+        (Misuse::TooMany { offered: 16, got: 17 }, "17 bytes were reported, 16 were offered"),
+        (Misuse::SmallBuffer { got: 63 }, "wanted a buffer of at least 64 bytes, got 63"),
+        (Misuse::WrongState(State::PreCopyP2p), "wanted a device in RUNNING or STOP, got PRE_COPY_P2P"),
+    ];
+    let variants = match table[0].0 {
+        Misuse::WrongOrder
+        | Misuse::WrongDone
+        | Misuse::TooMany { .. }
+        | Misuse::SmallBuffer { .. }
+        | Misuse::WrongState(_) => 5,
+    };
+    check(&table, variants);
+    check_sources(&table);
+    assert_eq!(BUFFER_MIN, 64);
+}
+
+#[test]
+fn every_cause_says_what_went_wrong_and_where() {
+    let unknown = record::Error::UnknownTag { offset: 8, got: 7 };
+    let table = [
+        (Cause::Cancelled, "cancelled"),
+        (Cause::Refused { state: State::StopCopy, code: CODE }, "the device refused STOP_COPY: error 22"),
+        (Cause::ReadData(CODE), "the device's data could not be read: error 22"),
+        (Cause::DrainedInStopCopy, "the device answered ENOMSG in STOP_COPY, wanted data or the end"),
+        (Cause::Send(CODE), "the link refused bytes: error 22"),
+        (Cause::SendClosed, "the link took no byte, its other end is gone"),
+        (Cause::SendConfig(CODE), "the configuration could not be sent: error 22"),
+        (Cause::Recv { offset: 9, code: CODE }, "the link failed at byte 9 of the payload: error 22"),
+        (
+            Cause::RecvClosed { offset: 9, missing: 3 },
+            "the stream ended at byte 9 of the payload, wanted 3 more bytes of a record",
+        ),
+        (
+            Cause::WriteData { offset: 16, code: CODE },
+            "the device refused the data at byte 16 of the payload: error 22",
+        ),
+        (
+            Cause::WriteDataZero { offset: 16 },
+            "the device took nothing of the data at byte 16 of the payload",
+        ),
+        (
+            Cause::RecvConfig { offset: 8, code: CODE },
+            "the configuration at byte 8 of the payload was refused: error 22",
+        ),
+        (Cause::Record(unknown), "wanted a record's tag at byte 8 of the payload, got 0x0000000000000007"),
+        (
+            Cause::Unexpected { tag: Tag::InitDataSent, offset: 8 },
+            "wanted a record that was agreed on at byte 8 of the payload, got INIT_DATA_SENT",
+        ),
+    ];
+    let variants = match table[0].0 {
+        Cause::Cancelled
+        | Cause::Refused { .. }
+        | Cause::ReadData(_)
+        | Cause::DrainedInStopCopy
+        | Cause::Send(_)
+        | Cause::SendClosed
+        | Cause::SendConfig(_)
+        | Cause::Recv { .. }
+        | Cause::RecvClosed { .. }
+        | Cause::WriteData { .. }
+        | Cause::WriteDataZero { .. }
+        | Cause::RecvConfig { .. }
+        | Cause::Record(_)
+        | Cause::Unexpected { .. } => 14,
+    };
+    check(&table, variants);
+}
+
+#[test]
+fn every_place_that_a_failure_leaves_a_device_in_has_its_words() {
+    let table = [
+        (Left::At(State::Stop), "the device is in STOP"),
+        (Left::Reset, "the device was reset to RUNNING, its former content is gone"),
+        (Left::Unknown, "the device refused its reset, its state is unknown"),
+    ];
+    let variants = match table[0].0 {
+        Left::At(_) | Left::Reset | Left::Unknown => 3,
+    };
+    check(&table, variants);
+    let failure = table.map(|(device, _)| Failure { cause: Cause::Cancelled, device });
+    let table = [
+        (failure[0], "cancelled; the device is in STOP"),
+        (failure[1], "cancelled; the device was reset to RUNNING, its former content is gone"),
+        (failure[2], "cancelled; the device refused its reset, its state is unknown"),
+    ];
+    check(&table, 1);
+    check_sources(&table);
+}
+
+#[test]
+fn every_record_error_names_its_offset_and_value() {
+    let got = 0xffff_ffff_ef10_0007;
+    let table = [
+        (
+            record::Error::UnknownTag { offset: 24, got },
+            "wanted a record's tag at byte 24 of the payload, got 0xffffffffef100007",
+        ),
+        (
+            record::Error::Unterminated { after: Tag::Setup, offset: 8, got: 0 },
+            "wanted END_OF_STATE behind SETUP at byte 8 of the payload, got 0x0000000000000000",
+        ),
+    ];
+    let variants = match table[0].0 {
+        record::Error::UnknownTag { .. } | record::Error::Unterminated { .. } => 2,
+    };
+    check(&table, variants);
+    check_sources(&table);
+}
+
+#[test]
+fn every_section_error_says_what_was_wanted_and_what_was_there() {
+    use section::Error;
+    let table = [
+        (Error::Short { wanted: 31 }, "wanted 31 bytes of an item, got fewer"),
+        (
+            Error::UnknownType { got: 0x42 },
+            "wanted the type byte of a section or of the stream's end, got 0x42",
+        ),
+        (
+            Error::Preamble { got: *b"QEVM\0\0\0\x02" },
+            "wanted the preamble [51, 45, 56, 4d, 00, 00, 00, 03], got [51, 45, 56, 4d, 00, 00, 00, 02]",
+        ),
+        (
+            Error::Footer { wanted: 38, got: [0x7e, 0, 0, 0, 39] },
+            "wanted the footer of section 38, [7e, 00, 00, 00, 26], got [7e, 00, 00, 00, 27]",
+        ),
+        (Error::NoRoom { wanted: 269, got: 64 }, "wanted room for 269 bytes, got 64"),
+    ];
+    let variants = match table[0].0 {
+        Error::Short { .. }
+        | Error::UnknownType { .. }
+        | Error::Preamble { .. }
+        | Error::Footer { .. }
+        | Error::NoRoom { .. } => 5,
+    };
+    check(&table, variants);
+    check_sources(&table);
+}
+
+#[test]
+fn a_code_is_its_number() {
+    check(&[(Code(0), "error 0"), (Code(i32::MIN), "error -2147483648")], 1);
+}
+
+/// Names are the uapi's and QEMU's, in capital letters, and can be set in columns.
+#[test]
+fn states_features_and_tags_have_the_headers_names() {
+    let states =
+        ["ERROR", "STOP", "RUNNING", "STOP_COPY", "RESUMING", "RUNNING_P2P", "PRE_COPY", "PRE_COPY_P2P"];
+    assert_eq!(State::ALL.map(|state| state.to_string()), states);
+    let tags = ["END_OF_STATE", "CONFIG", "SETUP", "DATA", "INIT_DATA_SENT", "CONFIG_LOAD_READY"];
+    assert_eq!(Tag::ALL.map(|tag| tag.to_string()), tags);
+    let features = ["STOP_COPY", "STOP_COPY P2P", "STOP_COPY PRE_COPY", "STOP_COPY P2P PRE_COPY"];
+    assert_eq!(Features::ALL.map(|features| features.to_string()), features);
+    assert_eq!(format!("[{:>9}] [{:<6}]", State::Stop, Tag::Data), "[     STOP] [DATA  ]");
+}
