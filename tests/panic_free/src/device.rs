@@ -1,0 +1,68 @@
+//! `device`: what the kernel says.
+
+use vfio_migration_core::device::arc::{self, DataSession, LONGEST_PATH};
+use vfio_migration_core::device::recover::{self, Recovery};
+use vfio_migration_core::device::uapi::{Feature, MigState};
+use vfio_migration_core::device::{Features, State};
+
+use heapless::Vec;
+
+#[unsafe(no_mangle)]
+fn proof_state_from_raw(raw: &u32) -> Option<State> {
+    State::from_raw(*raw)
+}
+
+#[unsafe(no_mangle)]
+fn proof_state_raw(state: &State) -> u32 {
+    state.raw()
+}
+
+#[unsafe(no_mangle)]
+fn proof_state_name(state: &State) -> &'static str {
+    state.name()
+}
+
+#[unsafe(no_mangle)]
+fn proof_features_from_raw(flags: &u64) -> Option<Features> {
+    Features::from_raw(*flags)
+}
+
+#[unsafe(no_mangle)]
+fn proof_features_raw(features: &Features) -> u64 {
+    features.raw()
+}
+
+#[unsafe(no_mangle)]
+fn proof_features_have(features: &Features, state: &State) -> bool {
+    features.have(*state)
+}
+
+#[unsafe(no_mangle)]
+fn proof_arc_next(features: &Features, from: &State, to: &State) -> Option<State> {
+    arc::next(*features, *from, *to)
+}
+
+#[unsafe(no_mangle)]
+fn proof_arc_path(features: &Features, from: &State, to: &State) -> Option<Vec<State, LONGEST_PATH>> {
+    arc::path(*features, *from, *to)
+}
+
+#[unsafe(no_mangle)]
+fn proof_arc_data_session(features: &Features, from: &State, to: &State) -> Option<DataSession> {
+    arc::data_session(*features, *from, *to)
+}
+
+#[unsafe(no_mangle)]
+fn proof_arc_returns_data_fd(session: &DataSession) -> bool {
+    session.returns_data_fd()
+}
+
+#[unsafe(no_mangle)]
+fn proof_recover_after_refusal(wanted: &State, came_from: &State) -> Recovery {
+    recover::after_refusal(*wanted, *came_from)
+}
+
+#[unsafe(no_mangle)]
+fn proof_uapi_feature_new(number: &u32, method: &u32, data: &MigState) -> Feature<MigState> {
+    Feature::new(*number, *method, *data)
+}

@@ -1,0 +1,33 @@
+//! Every way into `vfio-migration-core`, as an export of a static library whose panic handler can't be linked.
+//!
+//! `cargo xtask test` links the exports with the unused code left out: the link fails exactly when one of them can reach a
+//! panic. All inputs come from an unknown caller's memory and all results go back there, so that neither compiler nor
+//! linker knows a value: a session stands in any state at all, and numbers and bytes are arbitrary.
+//!
+//! Each file has the exports of one folder of core. Deliberately absent: code of its own. An export is one call.
+
+#![no_std]
+
+mod device;
+mod session;
+mod show;
+mod stream;
+
+use core::panic::PanicInfo;
+
+// SAFETY: nobody defines this function, so no program that calls it can be linked, let alone run.
+unsafe extern "C" {
+    safe fn a_panic_can_be_reached() -> !;
+}
+
+#[panic_handler]
+fn panic(_: &PanicInfo<'_>) -> ! {
+    a_panic_can_be_reached()
+}
+
+/// The negative control: an index that can fail.
+#[cfg(feature = "control")]
+#[unsafe(no_mangle)]
+pub fn proof_control(bytes: &[u8], index: usize) -> u8 {
+    bytes[index]
+}

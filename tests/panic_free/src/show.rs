@@ -1,0 +1,63 @@
+//! What people read: the `Display` of every word of core.
+
+use core::fmt::{Display, Formatter, Result};
+
+use vfio_migration_core::device::{Features, State};
+use vfio_migration_core::session::{Cause, Code, Event, Failure, Left, Misuse};
+use vfio_migration_core::stream::record::{self, Tag};
+use vfio_migration_core::stream::section;
+
+#[unsafe(no_mangle)]
+fn proof_show_state(state: &State, f: &mut Formatter<'_>) -> Result {
+    state.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_features(features: &Features, f: &mut Formatter<'_>) -> Result {
+    features.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_tag(tag: &Tag, f: &mut Formatter<'_>) -> Result {
+    tag.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_record_error(error: &record::Error, f: &mut Formatter<'_>) -> Result {
+    error.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_section_error(error: &section::Error, f: &mut Formatter<'_>) -> Result {
+    error.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_code(code: &Code, f: &mut Formatter<'_>) -> Result {
+    code.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_cause(cause: &Cause, f: &mut Formatter<'_>) -> Result {
+    cause.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_left(left: &Left, f: &mut Formatter<'_>) -> Result {
+    left.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_failure(failure: &Failure, f: &mut Formatter<'_>) -> Result {
+    failure.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_misuse(misuse: &Misuse, f: &mut Formatter<'_>) -> Result {
+    misuse.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_event(event: &Event, f: &mut Formatter<'_>) -> Result {
+    event.fmt(f)
+}
