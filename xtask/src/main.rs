@@ -2,7 +2,9 @@
 //!
 //! They run commands and read their output; they use nothing of the library itself.
 
+mod bench;
 mod command;
+mod panic_free;
 mod test;
 mod vm;
 
@@ -22,13 +24,19 @@ struct Arguments {
 enum Task {
     /// Run every check of the project and report all failures at once
     Test(test::Options),
+    /// Prove that no exported path of core can panic
+    PanicFree,
     /// Boot a Linux kernel with a migratable device under QEMU and test there
     Vm(vm::Options),
+    /// Measure what core's path costs, beside a bare loop of read and write
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Test(options) => test::run(&options),
+        Task::PanicFree => panic_free::run().map(|()| true),
+        Task::Bench(options) => bench::run(&options).map(|()| true),
         Task::Vm(options) => vm::run(&options).map(|tally| tally.all_passed()),
     };
     match done {

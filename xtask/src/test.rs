@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{self, Tally, cargo, workspace};
-use crate::vm;
+use crate::{panic_free, vm};
 
 /// Options of the task.
 #[derive(clap::Args)]
@@ -36,6 +36,8 @@ fn steps(options: &Options) -> Vec<Step> {
     let mut steps: Vec<Step> = vec![
         ("format", Box::new(|| check(&["fmt", "--all", "--", "--check"]))),
         ("lints", Box::new(|| check(CLIPPY))),
+        ("format, proof", Box::new(|| check(PROOF_FORMAT))),
+        ("lints, proof", Box::new(|| check(PROOF_CLIPPY))),
         (
             "tests",
             Box::new(|| tests(&["test", "--workspace", "--all-features", "--all-targets", "--no-fail-fast"])),
@@ -44,6 +46,7 @@ fn steps(options: &Options) -> Vec<Step> {
             "doc tests",
             Box::new(|| tests(&["test", "--workspace", "--all-features", "--doc", "--no-fail-fast"])),
         ),
+        ("no panic", Box::new(|| panic_free::run().map(|()| PASSED))),
         ("documentation", Box::new(|| check(&["doc", "--workspace", "--all-features", "--no-deps"]))),
     ];
     if !options.skip_vm {
@@ -116,3 +119,18 @@ const PASSED: Tally = Tally { passed: 1, failed: 0 };
 const FAILED: Tally = Tally { passed: 0, failed: 1 };
 
 const CLIPPY: &[&str] = &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
+
+// The proof's crate is a workspace of its own.
+const PROOF_FORMAT: &[&str] = &["fmt", "--manifest-path", "tests/panic_free/Cargo.toml", "--", "--check"];
+const PROOF_CLIPPY: &[&str] = &[
+    "clippy",
+    "--release",
+    "--all-features",
+    "--manifest-path",
+    "tests/panic_free/Cargo.toml",
+    "--target-dir",
+    "target/panic_free",
+    "--",
+    "-D",
+    "warnings",
+];

@@ -1,0 +1,254 @@
+//! Throughput: core's path and the bare loop, in turn.
+
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::scope;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use vfio_migration_host::link::Link;
+
+use crate::files::{drain, fill, memory, nameless, pump, rewind, same};
+use crate::{BUFFERS, migrate};
+
+/// Prints one row for each direction, link and buffer, and one for `program`.
+pub(crate) fn run(size: u32, rounds: usize, folder: &Path, program: Option<&Path>) -> Result<()> {
+    println!("{size} MiB of state, {rounds} pairs of runs; files are in {}", folder.display());
+    println!("                               MiB/s, median    core / bare loop");
+    println!("         link    buffer     bare loop     core    median    best");
+    for buffer in BUFFERS {
+        let mut bench = Bench::new(size, buffer, folder)?;
+        for link in [Way::File, Way::Socket] {
+            let row = bench.compare(rounds, |bench| bench.save_bare(link), |bench| bench.save_core(link))?;
+            row.print("save", link.name(), buffer);
+        }
+        bench.save_core(Way::File)?;
+        for link in [Way::File, Way::Socket] {
+            let row = bench.compare(rounds, |bench| bench.load_bare(link), |bench| bench.load_core(link))?;
+            row.print("load", link.name(), buffer);
+        }
+        bench.load_core(Way::File)?;
+        bench.copy.set_len(u64::from(size) << 20)?; // the bare loop has copied the headers too
+        same(&bench.state, &bench.copy)?;
+    }
+    let Some(program) = program else { return Ok(()) };
+    let mut bench = Bench::new(size, BUFFERS[1], folder)?;
+    match bench.compare(rounds, |bench| bench.save_bare(Way::File), |bench| bench.save_program(program)) {
+        Ok(row) => row.print("program", Way::File.name(), BUFFERS[1]),
+        Err(error) => println!("program  left out: {error:#}"),
+    }
+    Ok(())
+}
+
+/// What the link is.
+#[derive(Clone, Copy)]
+enum Way {
+    File,
+    Socket,
+}
+
+impl Way {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Socket => "socket",
+        }
+    }
+}
+
+/// What all runs with one buffer share.
+struct Bench {
+    size: u32,
+    buffer: Buffer,
+    /// The device's state before it is saved.
+    state: File,
+    /// The state of the device that it is loaded into.
+    copy: File,
+    /// The link, or what is fed into it.
+    file: File,
+}
+
+impl Bench {
+    fn new(size: u32, buffer: usize, folder: &Path) -> Result<Self> {
+        let (state, copy, file) = (memory()?, memory()?, nameless(folder)?);
+        for each in [&state, &copy, &file] {
+            fill(each, size)?;
+        }
+        copy.set_len(0)?;
+        Ok(Self { size, buffer: Buffer::new(buffer), state, copy, file })
+    }
+
+    /// Runs both in turn, the other one first each time, after one run of each that doesn't count.
+    fn compare(
+        &mut self,
+        rounds: usize,
+        bare: impl Fn(&mut Self) -> Result<Duration>,
+        core: impl Fn(&mut Self) -> Result<Duration>,
+    ) -> Result<Row> {
+        bare(self)?;
+        core(self)?;
+        let mut pairs = Vec::new();
+        for round in 0..rounds {
+            pairs.push(if round % 2 == 0 {
+                let bare = bare(self)?;
+                (bare, core(self)?)
+            } else {
+                let core = core(self)?;
+                (bare(self)?, core)
+            });
+        }
+        Row::new(self.size, &pairs).context("no rounds, nothing to compare")
+    }
+
+    fn save_bare(&mut self, link: Way) -> Result<Duration> {
+        rewind(&self.state)?;
+        rewind(&self.file)?;
+        timed(|| match link {
+            Way::File => pump(&self.state, &self.file, self.buffer.bytes()),
+            Way::Socket => to_socket(|socket| pump(&self.state, socket, self.buffer.bytes())),
+        })
+    }
+
+    fn save_core(&mut self, link: Way) -> Result<Duration> {
+        rewind(&self.state)?;
+        rewind(&self.file)?;
+        timed(|| match link {
+            Way::File => migrate::save(&self.state, &mut Link::new(&self.file, None), self.buffer.bytes()),
+            Way::Socket => to_socket(|socket| {
+                migrate::save(&self.state, &mut Link::new(socket, None), self.buffer.bytes())
+            }),
+        })
+    }
+
+    fn load_bare(&mut self, link: Way) -> Result<Duration> {
+        rewind(&self.copy)?;
+        rewind(&self.file)?;
+        timed(|| match link {
+            Way::File => pump(&self.file, &self.copy, self.buffer.bytes()),
+            Way::Socket => from_socket(&self.file, |socket| pump(socket, &self.copy, self.buffer.bytes())),
+        })
+    }
+
+    fn load_core(&mut self, link: Way) -> Result<Duration> {
+        rewind(&self.copy)?;
+        rewind(&self.file)?;
+        timed(|| match link {
+            Way::File => migrate::load(&self.copy, &mut Link::new(&self.file, None), self.buffer.bytes()),
+            Way::Socket => from_socket(&self.file, |socket| {
+                migrate::load(&self.copy, &mut Link::new(socket, None), self.buffer.bytes())
+            }),
+        })
+    }
+
+    /// Lets the program save a simulated device to the same file, with file format and checksum. The time is the one
+    /// that it prints: making the device's content doesn't count.
+    fn save_program(&mut self, program: &Path) -> Result<Duration> {
+        rewind(&self.file)?;
+        let device = format!("sim:size={}MiB,seed=1", self.size);
+        let mut command = Command::new(program);
+        command.args(["save", &device, "--output", "-", "--buffer", &format!("{}B", self.buffer.length)]);
+        let run = command.stdin(Stdio::null()).stdout(self.file.try_clone()?).output();
+        let run = run.with_context(|| format!("cannot run {}", program.display()))?;
+        let said = String::from_utf8_lossy(&run.stderr);
+        ensure!(run.status.success(), "{}: {}, {}", program.display(), run.status, said.trim());
+        let seconds = said.split_once(" in ").and_then(|(_, rest)| rest.split_once(" s ")?.0.parse().ok());
+        seconds.map(Duration::from_secs_f64).with_context(|| format!("no time in what it said: {said}"))
+    }
+}
+
+/// Memory that begins in the middle of a page. A copy takes up to twice as long where the lowest twelve bits of its
+/// target lie less than 64 above those of its source, which a buffer from anywhere, or one that begins with a page, would
+/// have by chance in one of the two loops.
+struct Buffer {
+    memory: Vec<u8>,
+    length: usize,
+}
+
+impl Buffer {
+    fn new(length: usize) -> Self {
+        Self { memory: vec![0; length + 2 * PAGE], length }
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        let from = self.memory.as_ptr().align_offset(PAGE) + PAGE / 2;
+        &mut self.memory[from..][..self.length]
+    }
+}
+
+/// Gives one end of a unix socket to `work` and drains the other on a thread of its own; returns when all has arrived.
+fn to_socket(work: impl FnOnce(UnixStream) -> Result<()>) -> Result<()> {
+    let (near, far) = UnixStream::pair()?;
+    scope(|scope| {
+        let other = scope.spawn(move || drain(far, &mut vec![0; OTHER_END]));
+        let done = work(near);
+        other.join().map_err(|_| anyhow!("the thread at the other end panicked"))?.and(done)
+    })
+}
+
+/// Gives one end of a unix socket to `work` and feeds `file` into the other on a thread of its own.
+fn from_socket(file: &File, work: impl FnOnce(UnixStream) -> Result<()>) -> Result<()> {
+    let (near, far) = UnixStream::pair()?;
+    scope(|scope| {
+        let other = scope.spawn(move || pump(file, far, &mut vec![0; OTHER_END]));
+        let done = work(near);
+        other.join().map_err(|_| anyhow!("the thread at the other end panicked"))?.and(done)
+    })
+}
+
+fn timed(work: impl FnOnce() -> Result<()>) -> Result<Duration> {
+    let start = Instant::now();
+    work()?;
+    Ok(start.elapsed())
+}
+
+/// What a table says of pairs of runs.
+struct Row {
+    bare: f64,
+    core: f64,
+    ratio: f64,
+    best_ratio: f64,
+}
+
+impl Row {
+    /// The row of `(bare, core)` pairs; nothing where there are none.
+    fn new(size: u32, pairs: &[(Duration, Duration)]) -> Option<Self> {
+        let seconds = |pick: fn(&(Duration, Duration)) -> Duration| {
+            sorted(pairs.iter().map(|pair| pick(pair).as_secs_f64()))
+        };
+        let (bare, core) = (seconds(|pair| pair.0), seconds(|pair| pair.1));
+        let ratios = sorted(pairs.iter().map(|(bare, core)| bare.as_secs_f64() / core.as_secs_f64()));
+        Some(Self {
+            bare: f64::from(size) / median(&bare)?,
+            core: f64::from(size) / median(&core)?,
+            ratio: median(&ratios)?,
+            best_ratio: bare.first()? / core.first()?,
+        })
+    }
+
+    fn print(&self, name: &str, link: &str, buffer: usize) {
+        let Self { bare, core, ratio, best_ratio } = self;
+        let buffer = buffer >> 10;
+        println!(
+            "{name:<8} {link:<6} {buffer:>4} KiB    {bare:>10.0} {core:>8.0}     {ratio:>5.3}   {best_ratio:>5.3}"
+        );
+    }
+}
+
+fn sorted(numbers: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut numbers: Vec<f64> = numbers.collect();
+    numbers.sort_by(f64::total_cmp);
+    numbers
+}
+
+/// The middle of sorted numbers, of an even count the lower one.
+fn median(sorted: &[f64]) -> Option<f64> {
+    sorted.get(sorted.len().saturating_sub(1) / 2).copied()
+}
+
+/// The kernel copies page by page; the size in bytes.
+const PAGE: usize = 4096;
+
+/// The buffer at the other end of a socket, in bytes; the same for every row.
+const OTHER_END: usize = 1 << 20;

@@ -1,0 +1,69 @@
+//! Core's path: a source or a destination between a memfd and a link.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use anyhow::{Result, anyhow, bail};
+use rustix::io::{Errno, read, write};
+use vfio_migration_core::device::{Features, State};
+use vfio_migration_core::session::drive::{self, Device};
+use vfio_migration_core::session::{Code, DataRead, Destination, DestinationPhase, Source, SourcePhase};
+use vfio_migration_host::link::Link;
+
+/// Saves everything in `state` to `link`: the payloads of a START and an END section, without headers.
+pub(crate) fn save(state: &File, link: &mut Link<impl AsFd>, buffer: &mut [u8]) -> Result<()> {
+    let mut device = Memory { data: state };
+    let mut source = Source::new(State::Running, buffer)?;
+    for order in [Source::setup, Source::stop, Source::copy_rest] {
+        order(&mut source)?;
+        if let SourcePhase::Failed(failure) = drive::source(&mut source, &mut device, link, |_| ())? {
+            bail!(failure);
+        }
+    }
+    link.flush().map_err(|code| anyhow!("the link refused its last bytes: {code}"))
+}
+
+/// Loads what [`save`] has sent from `link` into `state`.
+pub(crate) fn load(state: &File, link: &mut Link<impl AsFd>, buffer: &mut [u8]) -> Result<()> {
+    let mut device = Memory { data: state };
+    let mut destination = Destination::new(Features::default(), State::Running, false, buffer)?;
+    for order in [Destination::resume, Destination::section, Destination::section, Destination::stop] {
+        order(&mut destination)?;
+        let phase = drive::destination(&mut destination, &mut device, link, |_| ())?;
+        if let DestinationPhase::Failed(failure) = phase {
+            bail!(failure);
+        }
+    }
+    Ok(())
+}
+
+/// A device whose data fd is a file in memory and that agrees to every state.
+struct Memory<'a> {
+    data: &'a File,
+}
+
+impl Device for Memory<'_> {
+    fn set_state(&mut self, _: State) -> Result<(), Code> {
+        Ok(())
+    }
+
+    fn read_data(&mut self, buffer: &mut [u8]) -> Result<DataRead, Code> {
+        match read(self.data, buffer) {
+            Ok(0) => Ok(DataRead::End),
+            Ok(count) => Ok(DataRead::Bytes(count)),
+            Err(errno) => Err(code(errno)),
+        }
+    }
+
+    fn write_data(&mut self, bytes: &[u8]) -> Result<usize, Code> {
+        write(self.data, bytes).map_err(code)
+    }
+
+    fn reset(&mut self) -> Result<(), Code> {
+        Ok(())
+    }
+}
+
+fn code(errno: Errno) -> Code {
+    Code(errno.raw_os_error())
+}
