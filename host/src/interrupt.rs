@@ -89,3 +89,30 @@ fn wait(interrupt: Option<&Interrupt>, fd: BorrowedFd<'_>, flags: PollFlags) -> 
         Err(errno) => Err(errno),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_repeated_after_eintr_and_after_eagain_once_the_fd_is_ready() {
+        let (_read, write) = pipe_with(PipeFlags::NONBLOCK).unwrap();
+        let mut answers = [Ok(7), Err(Errno::AGAIN), Err(Errno::INTR), Err(Errno::INTR)].to_vec();
+        let call = || answers.pop().unwrap_or(Err(Errno::IO));
+        assert_eq!(until_done(None, write.as_fd(), PollFlags::OUT, call), Ok(7));
+        assert_eq!(answers, []);
+    }
+
+    #[test]
+    fn an_interrupted_call_is_not_repeated_once_a_stop_is_asked_for() {
+        let (_read, write) = pipe_with(PipeFlags::NONBLOCK).unwrap();
+        let interrupt = Interrupt::new().unwrap();
+        let mut calls = 0;
+        let answer = until_done(Some(&interrupt), write.as_fd(), PollFlags::OUT, || {
+            calls += 1;
+            interrupt.ask(2);
+            Err::<(), _>(Errno::INTR)
+        });
+        assert_eq!((answer, calls), (Err(Errno::CANCELED), 1));
+    }
+}

@@ -6,6 +6,7 @@
 pub mod golden;
 pub mod model;
 pub mod script;
+pub mod sim;
 pub mod walk;
 
 /// The README's example, compiled as a test.

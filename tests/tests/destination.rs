@@ -77,7 +77,7 @@ fn a_device_takes_three_sections_and_runs() {
 #[test]
 fn a_device_without_any_section_stops_and_runs() {
     let script = ["> resume", "set RESUMING: ok", "> stop", "set STOP: ok", "> run", "set RUNNING: ok"];
-    assert_eq!(play(&[], &script), []);
+    assert_eq!(play(&[], &script), Vec::<u8>::new());
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn empty_data_and_an_empty_configuration_are_taken() {
             "idle Section(EndOfState)",
         ],
     ];
-    assert_eq!(play(&link.concat(), &script.concat()), []);
+    assert_eq!(play(&link.concat(), &script.concat()), Vec::<u8>::new());
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The simulated device against the kernel: its own next-state function, asked for every pair of states, and a
-//! transcript of mtty, its sample device. A device of 36 bytes has a state of 60, as mtty has; so the numbers agree.
+//! The simulated device against the kernel's next-state function, asked for every pair of states, and what it does with
+//! states, sessions and resets. `sim_transcript.rs` holds it against a real device.
 
 use std::sync::mpsc;
 use std::thread;
@@ -10,10 +10,9 @@ use vfio_migration_core::session::{Code, DataRead};
 use vfio_migration_host::sim::{
     Assigned, Config, ConfigError, DataFd, Errno, HEADER_LEN, SIZE_MAX, Sim, steps,
 };
+use vfio_migration_tests::sim::{MTTY_CONTENT, mtty_like, read_up_to, state_of, whole_state, write_all};
 
 const ORACLE: &str = include_str!("../golden/fsm-oracle.csv");
-const TRANSCRIPT: &str = include_str!("../golden/mtty-transcript.txt");
-const MTTY_CONTENT: u64 = 36;
 const BUSY: [State; 3] = [State::Stop, State::StopCopy, State::Resuming];
 /// Every state that a device can be brought to.
 const REACHABLE: [State; 7] = [
@@ -88,46 +87,6 @@ fn each_arc_takes_cores_steps_and_gives_a_data_fd_where_core_expects_one() {
             assert_eq!(data_fd.is_some(), session.returns_data_fd(), "{features} {from} {to}");
         }
     }
-}
-
-#[test]
-fn each_cell_of_mttys_transition_matrices_is_answered_alike() {
-    let (mut cells, mut complete) = (0, false);
-    let matrices = TRANSCRIPT.lines().skip_while(|line| !line.starts_with("== transition matrix"));
-    for line in matrices.take_while(|line| !line.starts_with("== DMA")).filter(|line| !line.is_empty()) {
-        if line.starts_with("== ") {
-            complete = line.contains("a complete state written");
-            continue;
-        }
-        let (arc, answer) = line.split_once(" : ").unwrap();
-        let (from, to) = arc.split_once("->").unwrap();
-        let mut sim = mtty_like();
-        let data_fd = sim.set_state(raw(from.trim())).unwrap();
-        if complete {
-            write_all(&data_fd.unwrap(), &whole_state());
-        }
-        let ours = match sim.set_state(raw(to.trim())) {
-            Ok(data_fd) => format!("ret=0 data_fd={}", if data_fd.is_some() { "yes" } else { "-1" }),
-            Err(errno) => format!("ret=-1 errno=EINVAL ({})", errno.raw_os_error()),
-        };
-        let (kernel, after) = answer.split_once(" after=").unwrap();
-        assert_eq!(ours, kernel.trim_end(), "{line}");
-        assert_eq!(sim.get_state().name(), after, "{line}");
-        cells += 1;
-    }
-    assert_eq!(cells, 70 + 10);
-}
-
-#[test]
-fn each_call_of_mttys_transcript_is_answered_alike_but_for_the_two_that_follow_the_uapi() {
-    let calls = TRANSCRIPT.lines().skip_while(|line| !line.starts_with("== SAVE with precopy"));
-    let mut replay = Replay::default();
-    for line in calls.take_while(|line| !line.starts_with("== transition matrix")) {
-        replay.line(line);
-    }
-    assert_eq!(replay.compared, 79);
-    assert_eq!(replay.drained_instead_of_0, 3, "read(16), read again, read dirtied");
-    assert_eq!(replay.refused_instead_of_loaded, 3, "after 1 beyond, bad magic, nr_ports=2");
 }
 
 #[test]
@@ -471,203 +430,6 @@ fn a_config_that_is_none_says_what_was_wanted_and_what_was_there() {
     );
 }
 
-/// Makes mtty's calls on simulated devices and compares the answers.
-#[derive(Default)]
-struct Replay {
-    devices: [Option<Replayed>; 2],
-    current: usize,
-    compared: u32,
-    drained_instead_of_0: u32,
-    refused_instead_of_loaded: u32,
-}
-
-struct Replayed {
-    sim: Sim,
-    data_fd: Option<DataFd>,
-    written: usize,
-    refused: bool,
-}
-
-impl Replay {
-    fn line(&mut self, line: &str) {
-        let call = line.trim();
-        if let Some(rest) = call.strip_prefix("A ").or(call.strip_prefix("B ")) {
-            self.current = usize::from(call.starts_with('B'));
-            self.call(rest, line);
-        } else if !UNCOMPARED.iter().any(|part| call.contains(part)) && !is_dump(call) {
-            self.call(call, line);
-        }
-    }
-
-    fn call(&mut self, call: &str, line: &str) {
-        self.compared += 1;
-        let device = self.devices[self.current].get_or_insert_with(|| Replayed {
-            sim: mtty_like(),
-            data_fd: None,
-            written: 0,
-            refused: false,
-        });
-        if call.starts_with("SET ") {
-            self.refused_instead_of_loaded += u32::from(device.set(call, line));
-        } else if call.contains("VFIO_MIG_GET_PRECOPY_INFO = ") {
-            let answer = device.data_fd.as_ref().unwrap().precopy_info();
-            let ours = answer.map(|info| (info.flags, info.initial_bytes, info.dirty_bytes));
-            let kernel =
-                outcome(line).map(|_| (0, number(line, "initial_bytes="), number(line, "dirty_bytes=")));
-            assert_eq!(ours.map_err(Errno::raw_os_error), kernel, "{line}");
-        } else if call.contains("MIG_DATA_SIZE = 0") {
-            assert_eq!(device.sim.data_size(), number(line, "stop_copy_length="), "{line}");
-        } else if call.starts_with("read") {
-            self.drained_instead_of_0 += u32::from(device.read(call, line));
-        } else if call.starts_with("write") {
-            device.write(call, line);
-        } else if call.starts_with("-- dirty it") {
-            device.sim.write_content(0, b"xyz").unwrap();
-        } else if call == "state after reset: RUNNING" {
-            assert_eq!(device.sim.get_state(), State::Running);
-        } else {
-            assert!(
-                call.to_lowercase().contains("reset") && call.ends_with(" = 0"),
-                "not understood: {line}"
-            );
-            device.sim.reset();
-        }
-    }
-}
-
-impl Replayed {
-    /// Returns whether the simulated device refused what mtty did.
-    fn set(&mut self, call: &str, line: &str) -> bool {
-        let (to, rest) = call["SET ".len()..].split_once(": ").unwrap();
-        let (from, rest) = rest.split_once(" -> ").unwrap();
-        assert_eq!(self.sim.get_state().name(), from, "{line}");
-        let answer = self.sim.set_state(raw(to));
-        if self.refused && from == "RESUMING" {
-            assert_eq!(answer.unwrap_err(), Errno::INVAL, "{line}");
-            assert!(
-                rest.starts_with("ret=0 data_fd=-1") && self.sim.get_state() == State::Resuming,
-                "{line}"
-            );
-            self.sim.reset();
-            assert!(self.sim.set_state(raw(to)).unwrap().is_none());
-            return true;
-        }
-        let given = answer.as_ref().is_ok_and(Option::is_some);
-        assert_eq!(given, !rest.contains("data_fd=-1"), "{line}");
-        if given {
-            (self.written, self.refused) = (0, false);
-        }
-        match answer {
-            Ok(data_fd) => {
-                assert!(rest.starts_with("ret=0 "), "{line}");
-                self.data_fd = data_fd.or(self.data_fd.take());
-            }
-            Err(errno) => {
-                assert!(
-                    rest.starts_with(&format!("ret=-1 errno=EINVAL ({})", errno.raw_os_error())),
-                    "{line}"
-                );
-            }
-        }
-        assert!(rest.ends_with(&format!("state-now={}", self.sim.get_state())), "{line}");
-        false
-    }
-
-    /// Returns whether the simulated device said ENOMSG where mtty said 0.
-    fn read(&mut self, call: &str, line: &str) -> bool {
-        let asked = call.strip_prefix("read(").and_then(|rest| rest.split_once(')')?.0.parse().ok());
-        let mut buffer = vec![0xa5; asked.unwrap_or(4096)];
-        let answer = self.data_fd.as_ref().unwrap().read(&mut buffer);
-        let pre_copy = matches!(self.sim.get_state(), State::PreCopy | State::PreCopyP2p);
-        if pre_copy && outcome(line) == Ok(0) {
-            assert_eq!(answer, Err(Errno::NOMSG), "{line}");
-            return true;
-        }
-        assert_eq!(answer.map_err(Errno::raw_os_error), outcome(line), "{line}");
-        false
-    }
-
-    fn write(&mut self, call: &str, line: &str) {
-        let mut whole = whole_state();
-        let bytes = match (call, outcome(line)) {
-            (call, _) if call.contains("bad magic") => {
-                whole[0] ^= 1;
-                &whole[..]
-            }
-            (call, _) if call.contains("nr_ports=2") => {
-                whole[16] ^= 1;
-                &whole[..]
-            }
-            (call, _) if call.contains("too long") => {
-                whole.push(0);
-                &whole[..]
-            }
-            (_, Ok(len)) => &whole[self.written..][..len],
-            (_, Err(_)) => &[0],
-        };
-        let answer = self.data_fd.as_ref().unwrap().write(bytes);
-        assert_eq!(answer.map_err(Errno::raw_os_error), outcome(line), "{line}");
-        self.written += answer.unwrap_or(0);
-        self.refused |= matches!(answer, Err(Errno::FAULT | Errno::NOMEM));
-    }
-}
-
-fn is_dump(call: &str) -> bool {
-    call.is_empty() || call.starts_with("00")
-}
-
-/// What in a line says that it is about something that a simulated device does not have, or repeats another line.
-const UNCOMPARED: [&str; 13] = [
-    "== ",
-    "poll(",
-    "F_GETFL",
-    "argsz=8",
-    "ioctl(data_fd",
-    "on the device fd",
-    "lseek(",
-    "pread(",
-    "mmap(",
-    "(data_fd from",
-    "state A (",
-    "identical to",
-    "SCR=",
-];
-
-/// The answer at the end of a line: a number, or an errno's.
-fn outcome(line: &str) -> Result<usize, i32> {
-    let (_, answer) = line.rsplit_once(" = ").unwrap();
-    match answer.split_once(" errno=") {
-        Some((_, errno)) => {
-            let number = errno.rsplit_once('(').unwrap().1.trim_end_matches(')');
-            Err(number.parse().unwrap())
-        }
-        None => Ok(answer.split(' ').next().unwrap().parse().unwrap()),
-    }
-}
-
-fn number(line: &str, name: &str) -> u64 {
-    line.split_once(name).unwrap().1.split(' ').next().unwrap().parse().unwrap()
-}
-
-/// The number of a state by its name in the transcript; those that have none are there with a question mark.
-fn raw(name: &str) -> u32 {
-    let known = State::ALL.into_iter().find(|state| state.name() == name);
-    known.map_or_else(|| name.trim_end_matches('?').parse().unwrap(), State::raw)
-}
-
-fn mtty_like() -> Sim {
-    Sim::new(Config::new(MTTY_CONTENT, 7, Features::ALL[3]).unwrap())
-}
-
-fn whole_state() -> Vec<u8> {
-    state_of(mtty_like())
-}
-
-fn state_of(mut sim: Sim) -> Vec<u8> {
-    let data_fd = sim.set_state(State::StopCopy.raw()).unwrap().unwrap();
-    read_up_to(&data_fd, 1000, Ok(0))
-}
-
 fn resuming() -> (Sim, DataFd) {
     let mut sim = Sim::new("size=36,seed=8".parse().unwrap());
     let data_fd = sim.set_state(State::Resuming.raw()).unwrap().unwrap();
@@ -681,23 +443,6 @@ fn bring(sim: &mut Sim, state: State) -> Result<Option<DataFd>, Errno> {
         write_all(data_fd, &whole_state());
     }
     Ok(data_fd)
-}
-
-fn write_all(data_fd: &DataFd, bytes: &[u8]) {
-    assert_eq!(data_fd.write(bytes), Ok(bytes.len()));
-}
-
-/// Reads until `end` is answered.
-fn read_up_to(data_fd: &DataFd, piece: usize, end: Result<usize, Errno>) -> Vec<u8> {
-    let mut data = Vec::new();
-    loop {
-        let mut buffer = vec![0xa5; piece];
-        match data_fd.read(&mut buffer) {
-            answer if answer == end => return data,
-            Ok(got @ 1..) => data.extend_from_slice(&buffer[..got]),
-            other => panic!("wanted data or {end:?}, got {other:?}"),
-        }
-    }
 }
 
 /// The error of an ended session's data fd, whichever way its data went.

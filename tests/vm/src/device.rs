@@ -4,6 +4,7 @@
 //! loop-back puts there. Reading the text takes it out.
 
 use std::fs;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -95,6 +96,11 @@ impl Drop for Card {
 pub(crate) struct OpenCard(VfioDevice);
 
 impl OpenCard {
+    /// The number of its file descriptor.
+    pub(crate) fn number(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
     fn fill(&self, text: &str) -> Result<()> {
         ensure!(
             text.len() <= 15,

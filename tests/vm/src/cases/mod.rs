@@ -2,6 +2,7 @@
 
 mod access;
 mod interrupt;
+mod library;
 mod refusal;
 mod transfer;
 
@@ -13,7 +14,7 @@ use crate::tool::{self, DONE};
 
 /// All cases in their order.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    [transfer::CASES, access::CASES, refusal::CASES, interrupt::CASES].concat().into_iter()
+    [transfer::CASES, library::CASES, access::CASES, refusal::CASES, interrupt::CASES].concat().into_iter()
 }
 
 /// Fills the source card and saves it to `path`; returns its text.
