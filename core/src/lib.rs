@@ -106,6 +106,9 @@
 //! # Ok::<(), vfio_migration_core::session::Misuse>(())
 //! ```
 //!
+//! What holds the device's file descriptor also keeps its data fd, which comes and goes with the states:
+//! [`device::arc::data_session`] says when, and [`device::uapi`] what the ioctls carry.
+//!
 //! A machine with a migration stream of its own embeds these payloads in it. For a QEMU, or a file that QEMU loads,
 //! [`stream::section`] has what stands around them.
 //!

@@ -18,10 +18,12 @@ pub enum Recovery {
     Reset,
 }
 
-/// What to try when `wanted` was refused by a device whose migration began in `came_from`.
+/// What to try when `wanted` was refused by a device whose migration began in `came_from`. `quiescing` says that the
+/// arc was to take a live source's device from peer-to-peer DMA: it goes back to RUNNING then, with its content.
 #[must_use]
-pub const fn after_refusal(wanted: State, came_from: State) -> Recovery {
+pub const fn after_refusal(wanted: State, came_from: State, quiescing: bool) -> Recovery {
     match wanted {
+        State::RunningP2p | State::PreCopyP2p if quiescing => Recovery::SetState(State::Running),
         State::PreCopy => Recovery::SetState(State::Running),
         State::StopCopy => Recovery::SetState(State::Stop),
         State::Resuming => Recovery::SetState(came_from),
@@ -37,9 +39,10 @@ mod tests {
 
     #[test]
     fn each_refusal_has_its_recovery() {
-        use State::{PreCopy, Resuming, Running, RunningP2p, Stop, StopCopy};
+        use State::{PreCopy, PreCopyP2p, Resuming, Running, RunningP2p, Stop, StopCopy};
         let table = [
             (PreCopy, Running, Recovery::SetState(Running)),
+            (PreCopyP2p, Running, Recovery::Reset),
             (StopCopy, Running, Recovery::SetState(Stop)),
             (StopCopy, Stop, Recovery::SetState(Stop)),
             (Resuming, Running, Recovery::SetState(Running)),
@@ -49,7 +52,15 @@ mod tests {
             (RunningP2p, Running, Recovery::Reset),
         ];
         for (wanted, came_from, recovery) in table {
-            assert_eq!(after_refusal(wanted, came_from), recovery, "{wanted} from {came_from}");
+            assert_eq!(after_refusal(wanted, came_from, false), recovery, "{wanted} from {came_from}");
         }
+        for wanted in [RunningP2p, PreCopyP2p] {
+            assert_eq!(
+                after_refusal(wanted, Running, true),
+                Recovery::SetState(Running),
+                "quiescing by {wanted}"
+            );
+        }
+        assert_eq!(after_refusal(Stop, Running, true), Recovery::Reset);
     }
 }

@@ -245,7 +245,7 @@ impl<'b> Destination<'b> {
             Ok(()) => Step::Idle(then),
             Err(code) => {
                 let cause = Cause::Refused { state, code };
-                match after_refusal(state, self.came_from) {
+                match after_refusal(state, self.came_from, false) {
                     Recovery::SetState(state) => Step::Recover { state, cause },
                     Recovery::Reset => Step::Reset { cause },
                 }
@@ -346,7 +346,9 @@ impl<'b> Destination<'b> {
             Wanted::Nothing(Terminator::ConfigLoadReady) => {
                 unexpected(Tag::ConfigLoadReady, self.decoder.offset())
             }
-            Wanted::Nothing(terminator) => Step::Idle(DestinationPhase::Section(terminator)),
+            Wanted::Nothing(terminator @ (Terminator::EndOfState | Terminator::InitDataSent)) => {
+                Step::Idle(DestinationPhase::Section(terminator))
+            }
         });
     }
 

@@ -10,7 +10,9 @@ use crate::device::State;
 
 /// A device that migrates: what a session asks of the kernel.
 pub trait Device {
-    /// SETs a state and keeps the data fd in step with it.
+    /// SETs a state and keeps the data fd in step with it: [`data_session`](crate::device::arc::data_session) says
+    /// when a new one comes, when the old one goes on, and when it has to be closed. After a refusal GET says where the
+    /// device is.
     ///
     /// # Errors
     /// The kernel's answer, or an answer of its own when a data fd came unexpectedly or is missing.
@@ -65,7 +67,8 @@ pub trait Transport {
 /// Carries out the order that `source` has, with every failure's recovery, and returns the phase it ends in.
 ///
 /// # Errors
-/// [`Misuse`] when `device` or `link` reports more bytes than it was offered.
+/// [`Misuse`] when `device` or `link` reports more bytes than it was offered, which is a mistake in them. The device is
+/// where it was: [`Source::cancel`] and another call bring it back.
 pub fn source(
     source: &mut Source<'_>,
     device: &mut impl Device,
@@ -88,7 +91,8 @@ pub fn source(
 /// Carries out the order that `destination` has, with every failure's recovery, and returns the phase it ends in.
 ///
 /// # Errors
-/// [`Misuse`] when `device` or `link` reports more bytes than it was offered.
+/// [`Misuse`] when `device` or `link` reports more bytes than it was offered, which is a mistake in them. The device is
+/// where it was: [`Destination::cancel`] and another call bring it back.
 pub fn destination(
     destination: &mut Destination<'_>,
     device: &mut impl Device,

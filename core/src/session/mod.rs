@@ -144,10 +144,8 @@ impl Cause {
             | Self::WriteData { offset, .. }
             | Self::WriteDataZero { offset }
             | Self::RecvConfig { offset, .. }
-            | Self::Record(
-                record::Error::UnknownTag { offset, .. } | record::Error::Unterminated { offset, .. },
-            )
             | Self::Unexpected { offset, .. } => Some(offset),
+            Self::Record(error) => Some(error.offset()),
             Self::Cancelled
             | Self::Refused { .. }
             | Self::ReadData(_)

@@ -188,9 +188,17 @@ impl<'b> Source<'b> {
                 cause
             }
             Step::Idle(SourcePhase::Failed(_)) | Step::Recover { .. } | Step::Reset { .. } => return,
-            Step::Idle(_) | Step::ReadData | Step::Send { .. } | Step::SendConfig | Step::SetState { .. } => {
-                Cause::Cancelled
-            }
+            Step::Idle(
+                SourcePhase::Ready(_)
+                | SourcePhase::SetUp
+                | SourcePhase::Copying
+                | SourcePhase::Copied
+                | SourcePhase::Stopped,
+            )
+            | Step::ReadData
+            | Step::Send { .. }
+            | Step::SendConfig
+            | Step::SetState { .. } => Cause::Cancelled,
         };
         self.go_back(cause);
     }
@@ -261,7 +269,7 @@ impl<'b> Source<'b> {
 
     fn refused(&mut self, state: State, code: Code) {
         let cause = Cause::Refused { state, code };
-        self.go(match after_refusal(state, self.came_from) {
+        self.go(match after_refusal(state, self.came_from, false) {
             Recovery::SetState(state) => Step::Recover { state, cause },
             Recovery::Reset => Step::Reset { cause },
         });

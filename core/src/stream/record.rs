@@ -154,6 +154,16 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Where in the payload it is, in bytes.
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
+        match *self {
+            Self::UnknownTag { offset, .. } | Self::Unterminated { offset, .. } => offset,
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
