@@ -32,8 +32,11 @@ pub struct Device<Fd = OwnedFd> {
 #[derive(Debug, thiserror::Error)]
 pub enum Unsupported {
     /// Kernel or driver does not have the feature.
-    #[error("the driver has no migration v2 (VFIO_DEVICE_FEATURE_MIGRATION: {0})")]
-    NoMigration(Errno),
+    #[error("the driver has no migration v2, or the kernel is older than 5.18")]
+    NoMigration,
+    /// The feature could not be asked for.
+    #[error("the kernel refused VFIO_DEVICE_FEATURE_MIGRATION: {0}")]
+    NotAsked(Errno),
     /// The driver has the feature without STOP_COPY.
     #[error("the driver's migration flags {0:#x} lack STOP_COPY")]
     NoStopCopy(u64),
@@ -51,7 +54,10 @@ impl<Fd: AsFd> Device<Fd> {
     /// # Errors
     /// [`Unsupported`] says what the device lacks.
     pub fn new(fd: Fd) -> Result<Self, Unsupported> {
-        let flags = ioctl::get_migration(&fd).map_err(Unsupported::NoMigration)?;
+        let flags = ioctl::get_migration(&fd).map_err(|errno| match errno {
+            Errno::NOTTY => Unsupported::NoMigration,
+            errno => Unsupported::NotAsked(errno),
+        })?;
         let features = Features::from_raw(flags).ok_or(Unsupported::NoStopCopy(flags))?;
         let number = ioctl::get_device_state(&fd).map_err(Unsupported::NoState)?;
         let state = State::from_raw(number).ok_or(Unsupported::UnknownState(number))?;

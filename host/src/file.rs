@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use serde::{Deserialize, Serialize};
 use vfio_migration_core::session::Code;
 use vfio_migration_core::session::drive::Transport;
+use vfio_migration_core::stream::record;
 use vfio_migration_core::stream::section::{self, FOOTER, ITEM_MAX, Item, PREAMBLE};
 
 use crate::link::Link;
@@ -59,7 +60,7 @@ pub enum Error {
         /// Where.
         offset: u64,
         /// Bytes that were wanted.
-        missing: usize,
+        missing: u64,
         /// What they belong to.
         what: &'static str,
     },
@@ -70,6 +71,14 @@ pub enum Error {
         offset: u64,
         /// What is wrong with it.
         error: section::Error,
+    },
+    /// A record is damaged.
+    #[error("at byte {}: {error}", payload.saturating_add(error.offset()))]
+    Record {
+        /// Where the payload begins.
+        payload: u64,
+        /// What is wrong, counted from there.
+        error: record::Error,
     },
     /// The stream does not go on as it must.
     #[error("at byte {offset}: wanted {wanted}, got {got}")]
@@ -107,12 +116,57 @@ pub enum Error {
         /// Its version.
         got: u32,
     },
+    /// The description does not fit the sections before it.
+    #[error("the description wanted {wanted}, the sections before it have {got}")]
+    Mismatch {
+        /// What the description says.
+        wanted: String,
+        /// What was read.
+        got: String,
+    },
     /// Bytes follow the description.
     #[error("at byte {offset}: wanted the end of the stream behind its description, got more bytes")]
     Trailing {
         /// Where they begin.
         offset: u64,
     },
+}
+
+impl Description {
+    /// Takes the entry of the device whose sections are named `idstr` and hold `data_bytes` bytes of data.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] where it says something else.
+    pub fn take(mut self, idstr: &str, data_bytes: u64) -> Result<Entry, Error> {
+        let Some(index) = self.devices.iter().position(|entry| entry.idstr == idstr) else {
+            let names: Vec<_> = self.devices.iter().map(|entry| entry.idstr.as_str()).collect();
+            return Err(Error::Mismatch { wanted: format!("{names:?}"), got: format!("{idstr:?}") });
+        };
+        let entry = self.devices.swap_remove(index);
+        if entry.data_bytes == data_bytes {
+            return Ok(entry);
+        }
+        let wanted = format!("{} bytes of data", entry.data_bytes);
+        Err(Error::Mismatch { wanted, got: format!("{data_bytes} bytes of data") })
+    }
+}
+
+impl Error {
+    /// Where in the stream it went wrong, in bytes, for an error that has a place.
+    #[must_use]
+    pub const fn offset(&self) -> Option<u64> {
+        match *self {
+            Self::Recv { offset, .. }
+            | Self::Ended { offset, .. }
+            | Self::Section { offset, .. }
+            | Self::Unexpected { offset, .. }
+            | Self::Description { offset, .. }
+            | Self::Trailing { offset } => Some(offset),
+            Self::Record { payload, error } => Some(payload.saturating_add(error.offset())),
+            Self::Checksum { covered, .. } => Some(covered),
+            Self::NewerFormat { .. } | Self::Mismatch { .. } => None,
+        }
+    }
 }
 
 /// Writes a stream to a link and keeps its checksum.
@@ -154,12 +208,11 @@ impl<Fd: AsFd> Writer<Fd> {
         self.all(&section::footer(id))
     }
 
-    /// Writes the end byte, the description and the checksum, and gives everything to the kernel. Returns the length
-    /// of the stream and its checksum.
+    /// Writes the end byte, the description and the checksum, and gives everything to the kernel.
     ///
     /// # Errors
     /// The link's answer.
-    pub fn end(&mut self, description: &Description) -> Result<(u64, u32), Code> {
+    pub fn end(&mut self, description: &Description) -> Result<(), Code> {
         let whole = Whole { page_size: 4096, devices: [], ours: Some(description) };
         let mut json = serde_json::to_string(&whole).unwrap_or_default();
         json.truncate(json.len().saturating_sub(1));
@@ -168,10 +221,9 @@ impl<Fd: AsFd> Writer<Fd> {
         self.item(&Item::EndOfStream)?;
         self.item(&Item::Description { length })?;
         self.all(json.as_bytes())?;
-        let checksum = self.crc;
-        self.all(checksum_tail(checksum).as_bytes())?;
-        self.link.flush()?;
-        Ok((self.offset, checksum))
+        let checksum = checksum_tail(self.crc);
+        self.all(checksum.as_bytes())?;
+        self.link.flush()
     }
 
     /// The bytes of the stream so far.
@@ -259,19 +311,16 @@ impl<T: Transport> Reader<T> {
     /// [`Error`].
     pub fn item(&mut self) -> Result<Item<'_>, Error> {
         let offset = self.offset;
+        let mut header = [0; ITEM_MAX];
         let mut have = 0;
-        loop {
-            match Item::decode(&self.header[..have]) {
-                Ok(_) => break,
-                Err(section::Error::Short { wanted }) => {
-                    let mut header = self.header;
-                    self.exact(&mut header[have..wanted], "a section's header")?;
-                    self.header = header;
-                    have = wanted;
-                }
-                Err(error) => return Err(Error::Section { offset, error }),
-            }
+        while let Err(error) = Item::decode(&header[..have]) {
+            let section::Error::Short { wanted } = error else {
+                return Err(Error::Section { offset, error });
+            };
+            self.exact(&mut header[have..wanted], "a section's header")?;
+            have = wanted;
         }
+        self.header = header;
         Item::decode(&self.header[..have])
             .map(|(item, _)| item)
             .map_err(|error| Error::Section { offset, error })
@@ -341,7 +390,7 @@ impl<T: Transport> Reader<T> {
         while have < buffer.len() {
             let offset = self.offset;
             match self.recv(&mut buffer[have..]) {
-                Ok(0) => return Err(Error::Ended { offset, missing: buffer.len() - have, what }),
+                Ok(0) => return Err(Error::Ended { offset, missing: (buffer.len() - have) as u64, what }),
                 Ok(count) => have += count,
                 Err(code) => return Err(Error::Recv { offset, code }),
             }

@@ -104,6 +104,14 @@ mod tests {
     }
 
     #[test]
+    fn an_interrupt_wakes_a_wait_for_an_fd_that_is_never_ready() {
+        let (read, _write) = pipe_with(PipeFlags::NONBLOCK).unwrap();
+        let interrupt = Interrupt::new().unwrap();
+        interrupt.ask(2);
+        assert_eq!(wait(Some(&interrupt), read.as_fd(), PollFlags::IN), Ok(()));
+    }
+
+    #[test]
     fn an_interrupted_call_is_not_repeated_once_a_stop_is_asked_for() {
         let (_read, write) = pipe_with(PipeFlags::NONBLOCK).unwrap();
         let interrupt = Interrupt::new().unwrap();

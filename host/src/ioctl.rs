@@ -3,13 +3,16 @@
 //! Layouts and numbers are those of [`vfio_migration_core::device::uapi`]; on 64-bit targets they are held equal to
 //! the crate `vfio-bindings` at compile time.
 //!
+//! Any descriptor may be passed: one that is no VFIO device, group, container or iommufd answers ENOTTY, since no other
+//! driver has these numbers, and nothing is taken from a failed call. EINTR is retried: every request may be repeated.
+//!
 //! Deliberately absent: interpretation. Numbers that the kernel returns become enums in [`device`](crate::device).
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_void};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::io::{Errno, Result};
+use rustix::io::{Errno, Result, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
 use vfio_migration_core::device::uapi::{self, Feature};
 
@@ -59,7 +62,7 @@ pub fn group_set_container(group: impl AsFd, container: impl AsFd) -> Result<()>
 pub fn group_get_device_fd(group: impl AsFd, name: &CStr) -> Result<OwnedFd> {
     let request = Call { request: uapi::GROUP_GET_DEVICE_FD, argument: name.as_ptr().cast_mut().cast() };
     // SAFETY: VFIO_GROUP_GET_DEVICE_FD reads a string up to its NUL, which CStr guarantees, and writes nothing.
-    let fd = unsafe { rustix::ioctl::ioctl(group, request) }?;
+    let fd = retry_on_intr(|| unsafe { rustix::ioctl::ioctl(group.as_fd(), request) })?;
     // SAFETY: on success the kernel has installed a new fd with this number, which nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -205,7 +208,19 @@ pub fn ioas_alloc(iommufd: impl AsFd) -> Result<u32> {
     Ok(alloc.out_ioas_id)
 }
 
+/// A duplicate of the descriptor with this number, which whoever started the process passed, or a VMM has.
+///
+/// # Errors
+/// EBADF where there is none.
+pub fn duplicate(number: u32) -> Result<OwnedFd> {
+    let number = i32::try_from(number).map_err(|_| Errno::BADF)?;
+    // SAFETY: the number is not -1, and the borrow ends with the call: where nothing is open under it, the kernel says
+    // so. What the descriptor stands for is not changed by a duplicate.
+    fcntl_dupfd_cloexec(unsafe { BorrowedFd::borrow_raw(number) }, 3)
+}
+
 /// A request with a pointer, or a number in the pointer's place; its output is what `ioctl` returns.
+#[derive(Clone, Copy)]
 struct Call {
     request: u32,
     argument: *mut c_void,
@@ -236,15 +251,17 @@ unsafe impl Ioctl for Call {
 /// a valid `T` behind.
 unsafe fn call<T>(fd: impl AsFd, request: u32, argument: &mut T) -> Result<i32> {
     let argument: *mut T = argument;
+    let call = Call { request, argument: argument.cast() };
     // SAFETY: the pointer is valid for reads and writes of a T during the call; the rest is the caller's promise.
-    unsafe { rustix::ioctl::ioctl(fd, Call { request, argument: argument.cast() }) }
+    retry_on_intr(|| unsafe { rustix::ioctl::ioctl(fd.as_fd(), call) })
 }
 
 /// # Safety
 /// `request` must take its argument by value, or none, and touch no memory of ours.
 unsafe fn call_with_value(fd: impl AsFd, request: u32, value: usize) -> Result<i32> {
+    let call = Call { request, argument: std::ptr::without_provenance_mut(value) };
     // SAFETY: nothing is dereferenced; the rest is the caller's promise.
-    unsafe { rustix::ioctl::ioctl(fd, Call { request, argument: std::ptr::without_provenance_mut(value) }) }
+    retry_on_intr(|| unsafe { rustix::ioctl::ioctl(fd.as_fd(), call) })
 }
 
 /// The size of an argument, as the kernel wants it.

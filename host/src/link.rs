@@ -3,13 +3,18 @@
 //! Small sends are gathered and leave in one `writev` with the next large one; receiving reads a few bytes ahead, so
 //! that a record's header comes with the data before it. A stream of large records costs one system call each.
 //!
+//! A blocking pipe or socket is asked whether it is ready before each call, so that an interrupt ends a wait there too:
+//! `O_NONBLOCK` belongs to the open file description, which other processes may share, and is not ours to set.
+//!
 //! Deliberately absent: the configuration's body. Its layout belongs to the device that it configures.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use rustix::io::{Errno, readv, writev};
+use rustix::pipe::PIPE_BUF;
 use vfio_migration_core::session::{Code, drive};
 use vfio_migration_core::stream::record::DATA_HEAD;
 
@@ -24,12 +29,16 @@ pub struct Link<Fd = OwnedFd> {
     gathered: Vec<u8>,
     ahead: [u8; DATA_HEAD],
     ahead_len: usize,
+    /// Whether a call could block, and an interrupt is to end that.
+    paced: bool,
 }
 
 impl<Fd: AsFd> Link<Fd> {
-    /// A link over `fd`. It may be non-blocking, and should be where an interrupt is to end a wait.
+    /// A link over `fd`, blocking or not. What waits for it ends with ECANCELED when `interrupt` is asked.
     pub fn new(fd: Fd, interrupt: Option<Interrupt>) -> Self {
-        Self { fd, interrupt, gathered: Vec::with_capacity(GATHER), ahead: [0; DATA_HEAD], ahead_len: 0 }
+        let paced = interrupt.is_some() && may_block(fd.as_fd());
+        let gathered = Vec::with_capacity(GATHER);
+        Self { fd, interrupt, gathered, ahead: [0; DATA_HEAD], ahead_len: 0, paced }
     }
 
     /// Gives everything that was gathered to the kernel.
@@ -50,8 +59,10 @@ impl<Fd: AsFd> Link<Fd> {
 
     /// One `writev` of what was gathered and of `bytes`; returns how many of `bytes` were taken.
     fn write_with(&mut self, bytes: &[u8]) -> Result<usize, Code> {
-        let parts = [IoSlice::new(&self.gathered), IoSlice::new(bytes)];
-        let write = || writev(&self.fd, &parts);
+        let room = if self.paced { PIPE_BUF.saturating_sub(self.gathered.len()) } else { bytes.len() };
+        let parts = [IoSlice::new(&self.gathered), IoSlice::new(&bytes[..room.min(bytes.len())])];
+        let write =
+            || ready(self.fd.as_fd(), self.paced, PollFlags::OUT).and_then(|()| writev(&self.fd, &parts));
         let written =
             until_done(self.interrupt.as_ref(), self.fd.as_fd(), PollFlags::OUT, write).map_err(code)?;
         if written == 0 {
@@ -93,7 +104,8 @@ impl<Fd: AsFd> drive::Transport for Link<Fd> {
         let rest = &mut buffer[had..];
         let room = rest.len();
         let mut parts = [IoSliceMut::new(rest), IoSliceMut::new(&mut self.ahead)];
-        let read = || readv(&self.fd, &mut parts);
+        let (fd, paced) = (self.fd.as_fd(), self.paced);
+        let read = || ready(fd, paced, PollFlags::IN).and_then(|()| readv(fd, &mut parts));
         let count =
             until_done(self.interrupt.as_ref(), self.fd.as_fd(), PollFlags::IN, read).map_err(code)?;
         self.ahead_len = count.saturating_sub(room);
@@ -107,6 +119,20 @@ impl<Fd: AsFd> drive::Transport for Link<Fd> {
     fn recv_config(&mut self) -> Result<u64, Code> {
         Err(code(Errno::OPNOTSUPP))
     }
+}
+
+/// Whether reads and writes of `fd` may wait in the kernel: not those of a file, nor of what is non-blocking.
+fn may_block(fd: BorrowedFd<'_>) -> bool {
+    let nonblocking = fcntl_getfl(fd).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK));
+    let file = fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+    !nonblocking && !file
+}
+
+/// EAGAIN where a paced `fd` would make a call wait. A pipe that is ready takes `PIPE_BUF` bytes without waiting.
+fn ready(fd: BorrowedFd<'_>, paced: bool, flags: PollFlags) -> rustix::io::Result<()> {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let waits = paced && poll(&mut [PollFd::from_borrowed_fd(fd, flags)], Some(&now))? == 0;
+    if waits { Err(Errno::AGAIN) } else { Ok(()) }
 }
 
 /// Bytes that are gathered before they are written by themselves: the headers between two large records.

@@ -15,7 +15,6 @@ use std::str::FromStr;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use vfio_migration_core::device::uapi;
 
 use crate::ioctl;
@@ -28,7 +27,7 @@ pub enum Name {
     /// A device's folder below `/sys`, also given by PCI address or mdev UUID: opened by group and container.
     Sysfs(PathBuf),
     /// An inherited file descriptor, and the driver's name where the user gave it.
-    Fd(i32, Option<String>),
+    Fd(u32, Option<String>),
 }
 
 /// What kind of device it is and which one: what a stream says of its source.
@@ -46,6 +45,7 @@ pub struct Opened {
     device: OwnedFd,
     /// The iommufd, or group and container.
     _holders: Vec<OwnedFd>,
+    file: Option<PathBuf>,
 }
 
 /// What stands between a user and a device, by layer.
@@ -57,7 +57,7 @@ pub enum Error {
     )]
     Name(String),
     /// There is no such device.
-    #[error("there is no device {}: {source}", path.display())]
+    #[error("there is no device {}", path.display())]
     Missing {
         /// The folder or file that was looked for.
         path: PathBuf,
@@ -118,9 +118,23 @@ pub enum Error {
     #[error("file descriptor {number} was not inherited: {errno}")]
     Fd {
         /// Its number.
-        number: i32,
+        number: u32,
         /// The kernel's answer.
         errno: Errno,
+    },
+    /// A file descriptor that the user named is something else.
+    #[error("file descriptor {number} is not a VFIO device: {errno}")]
+    NotDevice {
+        /// Its number.
+        number: u32,
+        /// The kernel's answer to VFIO_DEVICE_GET_INFO.
+        errno: Errno,
+    },
+    /// VFIO or iommufd is not there.
+    #[error("the kernel has no {}: load the module (vfio, or iommufd)", path.display())]
+    NoVfio {
+        /// The file that is missing.
+        path: PathBuf,
     },
     /// A file of `/dev` could not be opened for another reason.
     #[error("{} can't be opened: {errno}", path.display())]
@@ -142,6 +156,14 @@ pub enum Error {
     },
 }
 
+impl Identity {
+    /// The name that a device's sections have by default, `<driver>@<address>/vfio`.
+    #[must_use]
+    pub fn idstr(&self) -> String {
+        format!("{}@{}/vfio", self.driver, self.address)
+    }
+}
+
 impl FromStr for Name {
     type Err = Error;
 
@@ -156,13 +178,14 @@ impl FromStr for Name {
             return Ok(Self::Sysfs(text.into()));
         }
         if is_uuid(text) {
-            return Ok(Self::Sysfs(Path::new("/sys/bus/mdev/devices").join(text)));
+            return Ok(Self::Sysfs(Path::new("/sys/bus/mdev/devices").join(text.to_ascii_lowercase())));
         }
-        let address = if text.matches(':').count() == 1 { format!("0000:{text}") } else { text.to_owned() };
+        let text = text.to_ascii_lowercase();
+        let address = if text.matches(':').count() == 1 { format!("0000:{text}") } else { text.clone() };
         if is_pci_address(&address) {
             return Ok(Self::Sysfs(Path::new("/sys/bus/pci/devices").join(address)));
         }
-        Err(Error::Name(text.to_owned()))
+        Err(Error::Name(text))
     }
 }
 
@@ -199,15 +222,13 @@ impl Name {
             Self::Fd(number, _) => open_inherited(*number),
         }
     }
+}
 
-    /// The file in `/dev` through which [`Name::open`] goes, where there is one.
+impl Opened {
+    /// The file of `/dev` through which the device was opened: its group's, or its own.
     #[must_use]
-    pub fn file(&self) -> Option<PathBuf> {
-        match self {
-            Self::Sysfs(path) => group_of(path).map(|group| Path::new("/dev/vfio").join(group)),
-            Self::Cdev(path) => Some(path.clone()),
-            Self::Fd(..) => None,
-        }
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 }
 
@@ -221,9 +242,11 @@ fn open_group(folder: &Path) -> Result<Opened, Error> {
     let Identity { driver, address } = identify(folder)?;
     let Some(group_number) = group_of(folder) else { return Err(Error::NoGroup { address, driver }) };
     let path = Path::new("/dev/vfio").join(&group_number);
-    if !path.exists() {
+    let container = Path::new("/dev/vfio/vfio");
+    if is_missing(&path) || is_missing(container) {
         return match cdev_of(folder) {
             Some(cdev) => open_cdev(&cdev),
+            None if is_missing(container) => Err(Error::NoVfio { path: container.into() }),
             None => Err(Error::NotVfio { address, driver, group: group_number, path }),
         };
     }
@@ -231,8 +254,11 @@ fn open_group(folder: &Path) -> Result<Opened, Error> {
         let address = address.clone();
         move |errno| Error::Kernel { call, address, errno }
     };
-    let container = open_file(Path::new("/dev/vfio/vfio"))?;
-    ioctl::get_api_version(&container).map_err(refused("VFIO_GET_API_VERSION"))?;
+    let container = open_file(container)?;
+    match ioctl::get_api_version(&container).map_err(refused("VFIO_GET_API_VERSION"))? {
+        0 => {}
+        _ => return Err(refused("VFIO_GET_API_VERSION, wanted version 0")(Errno::OPNOTSUPP)),
+    }
     let group = open_file(&path)?;
     let flags = ioctl::group_get_status(&group).map_err(refused("VFIO_GROUP_GET_STATUS"))?;
     if flags & uapi::GROUP_VIABLE == 0 {
@@ -242,7 +268,7 @@ fn open_group(folder: &Path) -> Result<Opened, Error> {
     ioctl::set_iommu_type1v2(&container).map_err(refused("VFIO_SET_IOMMU"))?;
     let name = CString::new(address.as_str()).map_err(|_| Error::Name(address.clone()))?;
     let device = ioctl::group_get_device_fd(&group, &name).map_err(refused("VFIO_GROUP_GET_DEVICE_FD"))?;
-    Ok(Opened { device, _holders: vec![group, container] })
+    Ok(Opened { device, _holders: vec![group, container], file: Some(path) })
 }
 
 fn open_cdev(path: &Path) -> Result<Opened, Error> {
@@ -252,22 +278,26 @@ fn open_cdev(path: &Path) -> Result<Opened, Error> {
         move |errno| Error::Kernel { call, address, errno }
     };
     let device = open_file(path)?;
-    let iommufd = open_file(Path::new("/dev/iommu"))?;
+    let iommu = Path::new("/dev/iommu");
+    if is_missing(iommu) {
+        return Err(Error::NoVfio { path: iommu.into() });
+    }
+    let iommufd = open_file(iommu)?;
     ioctl::bind_iommufd(&device, &iommufd).map_err(|errno| match errno {
-        Errno::BUSY | Errno::INVAL if !holders(path, std::process::id()).is_empty() => in_use(path),
+        Errno::BUSY => in_use(path),
         errno => refused("VFIO_DEVICE_BIND_IOMMUFD")(errno),
     })?;
     let ioas = ioctl::ioas_alloc(&iommufd).map_err(refused("IOMMU_IOAS_ALLOC"))?;
     ioctl::attach_iommufd_pt(&device, ioas).map_err(refused("VFIO_DEVICE_ATTACH_IOMMUFD_PT"))?;
-    Ok(Opened { device, _holders: vec![iommufd] })
+    Ok(Opened { device, _holders: vec![iommufd], file: Some(path.into()) })
 }
 
 /// A duplicate of an inherited descriptor: the number stays open for whoever passed it.
-fn open_inherited(number: i32) -> Result<Opened, Error> {
+fn open_inherited(number: u32) -> Result<Opened, Error> {
     let wrong = |errno| Error::Fd { number, errno };
-    let process = pidfd_open(getpid(), PidfdFlags::empty()).map_err(wrong)?;
-    let device = pidfd_getfd(process, number, PidfdGetfdFlags::empty()).map_err(wrong)?;
-    Ok(Opened { device, _holders: Vec::new() })
+    let device = ioctl::duplicate(number).map_err(wrong)?;
+    ioctl::device_get_info(&device).map_err(|errno| Error::NotDevice { number, errno })?;
+    Ok(Opened { device, _holders: Vec::new(), file: None })
 }
 
 fn open_file(path: &Path) -> Result<OwnedFd, Error> {
@@ -279,6 +309,11 @@ fn open_file(path: &Path) -> Result<OwnedFd, Error> {
         }
         errno => Error::Open { path: path.into(), errno },
     })
+}
+
+/// Whether there is no such file; one that may not be looked at is there.
+fn is_missing(path: &Path) -> bool {
+    path.try_exists().is_ok_and(|exists| !exists)
 }
 
 fn in_use(path: &Path) -> Error {
@@ -310,6 +345,9 @@ fn users(holders: &[String]) -> String {
 
 fn identify(folder: &Path) -> Result<Identity, Error> {
     let folder = fs::canonicalize(folder).map_err(|source| Error::Missing { path: folder.into(), source })?;
+    if !folder.starts_with("/sys/devices") {
+        return Err(Error::Name(folder.display().to_string()));
+    }
     let address = last_part(&folder);
     let Ok(driver) = fs::read_link(folder.join("driver")) else { return Err(Error::Unbound { address }) };
     Ok(Identity { driver: last_part(&driver), address })
@@ -339,7 +377,7 @@ fn inherited(text: &str) -> Option<Name> {
         Some(_) => return None,
         None => (text, None),
     };
-    number.parse().ok().filter(|&number: &i32| number >= 0).map(|number| Name::Fd(number, driver))
+    number.parse().ok().map(|number| Name::Fd(number, driver))
 }
 
 fn is_uuid(text: &str) -> bool {
@@ -348,11 +386,12 @@ fn is_uuid(text: &str) -> bool {
         && parts.iter().all(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// `dddd:bb:dd.f`, all hexadecimal.
+/// `dddd:bb:dd.f`, all hexadecimal; the domain of a virtual bus may have more digits.
 fn is_pci_address(text: &str) -> bool {
     let parts: Vec<&str> = text.split([':', '.']).collect();
-    parts.iter().map(|part| part.len()).eq([4, 2, 2, 1])
-        && text.rfind('.') == Some(10)
+    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+    matches!(lengths[..], [4..=8, 2, 2, 1])
+        && text.matches(':').count() == 2
         && parts.iter().all(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
@@ -372,6 +411,7 @@ mod tests {
             (uuid, Name::Sysfs(Path::new("/sys/bus/mdev/devices").join(uuid))),
             ("0000:3b:00.2", Name::Sysfs("/sys/bus/pci/devices/0000:3b:00.2".into())),
             ("3b:00.2", Name::Sysfs("/sys/bus/pci/devices/0000:3b:00.2".into())),
+            ("10000:E1:00.0", Name::Sysfs("/sys/bus/pci/devices/10000:e1:00.0".into())),
             ("fd:7", Name::Fd(7, None)),
             ("fd:7,driver=mlx5_vfio_pci", Name::Fd(7, Some("mlx5_vfio_pci".into()))),
         ];
@@ -391,6 +431,9 @@ mod tests {
 
     #[test]
     fn a_descriptor_that_was_not_inherited_is_named() {
-        assert!(matches!(open_inherited(i32::MAX), Err(Error::Fd { number: i32::MAX, errno: Errno::BADF })));
+        assert!(matches!(
+            open_inherited(1 << 30),
+            Err(Error::Fd { number: 0x4000_0000, errno: Errno::BADF })
+        ));
     }
 }

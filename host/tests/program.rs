@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -61,13 +63,15 @@ fn the_demo_moves_a_device_and_says_that_the_contents_are_equal() {
 
 #[test]
 fn wrong_usage_ends_with_2_and_says_what_was_wanted() {
-    let table: [&[&str]; 7] = [
+    let table: [&[&str]; 9] = [
         &["save", "sim:"],
         &["save", "eth0", "--output", "x"],
         &["save", "sim:size=x", "--output", "x"],
         &["save", "sim:", "--output", "x", "--buffer", "63"],
         &["save", "sim:", "--output", "x", "--buffer", "1MB"],
         &["save", "sim:", "--output", "x", "--qemu-id", ""],
+        &["save", "sim:", "--output", "x", "--qemu-id", "a\u{1b}[31m"],
+        &["save", "sim:", "--output", "folder/"],
         &["load", "sim:", "--input", "x", "--leave", "paused"],
     ];
     for arguments in table {
@@ -153,8 +157,18 @@ fn files_that_cannot_be_read_or_written_end_with_5_and_their_name() {
     let missing = run(&["load", "sim:", "--input", "/nonexistent/card.state"]);
     let unwritable = run(&["save", "sim:size=1", "--output", "/nonexistent/card.state"]);
     let full = run(&["save", "sim:size=1MiB", "--output", "/dev/full"]);
-    for output in [missing, unwritable, full] {
+    let folder = run(&["load", "sim:", "--input", "/sys"]);
+    let inspected = run(&["inspect", "/sys"]);
+    let table = [
+        (missing, "/nonexistent"),
+        (unwritable, "/nonexistent"),
+        (full, "/dev/full"),
+        (folder, "/sys"),
+        (inspected, "/sys"),
+    ];
+    for (output, name) in table {
         assert_eq!(code(&output), Some(5), "{}", stderr(&output));
+        assert!(stderr(&output).contains(name), "{name} in {}", stderr(&output));
     }
 }
 
@@ -247,15 +261,7 @@ fn sigterm_during_a_load_from_a_pipe_that_nobody_fills_ends_with_143_and_a_reset
         .unwrap();
     let mut pipe = loader.stdin.take().unwrap();
     std::io::Write::write_all(&mut pipe, &file[..file.len() / 2]).unwrap();
-    let mut trace = std::io::BufReader::new(loader.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("set RESUMING: ok") {
-        line.clear();
-        assert_ne!(std::io::BufRead::read_line(&mut trace, &mut line).unwrap(), 0, "ended too early");
-    }
-    signal(&loader, Signal::TERM);
-    let mut rest = String::new();
-    trace.read_to_string(&mut rest).unwrap();
+    let rest = signalled_once_resuming(&mut loader, Signal::TERM);
     assert_eq!(loader.wait().unwrap().code(), Some(143), "{rest}");
     assert!(rest.contains("reset to RUNNING"), "{rest}");
     drop(pipe);
@@ -266,7 +272,7 @@ fn sigint_during_a_save_into_a_file_leaves_no_file() {
     let folder = folder("interrupted");
     let path = folder.join("card.state");
     let mut saver = program()
-        .args(["save", "sim:size=64MiB", "--buffer", "64", "--output", path.to_str().unwrap()])
+        .args(["save", "sim:size=128MiB", "--buffer", "64", "--output", path.to_str().unwrap()])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
@@ -277,4 +283,77 @@ fn sigint_during_a_save_into_a_file_leaves_no_file() {
     signal(&saver, Signal::INT);
     assert_eq!(saver.wait().unwrap().code(), Some(130));
     assert!(files(&folder).is_empty(), "{:?}", files(&folder));
+}
+
+#[test]
+fn a_save_through_a_link_writes_what_it_links_to_and_keeps_its_mode() {
+    let folder = folder("link");
+    let real = folder.join("real.state");
+    fs::write(&real, "before").unwrap();
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
+    let link = folder.join("link.state");
+    std::os::unix::fs::symlink("real.state", &link).unwrap();
+    let output = run(&["save", "sim:size=10", "--output", link.to_str().unwrap()]);
+    assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(fs::read(&real).unwrap().starts_with(b"QEVM"));
+    assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
+}
+
+#[test]
+fn a_new_file_is_its_owners_alone() {
+    let file = saved(&folder("mode"), "sim:size=10");
+    assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn words_that_nobody_can_read_do_not_stop_the_work() {
+    let folder = folder("unread");
+    let path = folder.join("card.state");
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut save = program();
+    save.args(["save", "sim:size=100KiB", "--buffer", "4KiB", "--trace", "--output", path.to_str().unwrap()]);
+    assert_eq!(save.stderr(full()).status().unwrap().code(), Some(0));
+    let mut load = program();
+    load.args(["load", "sim:", "--input", "/nonexistent"]);
+    assert_eq!(load.stderr(full()).status().unwrap().code(), Some(5));
+}
+
+#[test]
+fn a_state_is_not_saved_into_a_closed_standard_output() {
+    // What the runtime puts in the place of a closed descriptor.
+    let null = fs::File::options().read(true).write(true).open("/dev/null").unwrap();
+    let output = program().args(["save", "sim:size=10", "-o", "-"]).stdout(null).output().unwrap();
+    assert_eq!(code(&output), Some(2), "{}", stderr(&output));
+}
+
+#[test]
+fn sighup_during_a_load_from_a_blocking_socket_ends_with_129_and_a_reset_device() {
+    let file = fs::read(saved(&folder("sighup"), "sim:size=1000")).unwrap();
+    let (mut near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut loader = program()
+        .args(["load", "sim:size=1000", "-i", "-", "--trace"])
+        .stdin(OwnedFd::from(far))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut near, &file[..file.len() / 2]).unwrap();
+    let rest = signalled_once_resuming(&mut loader, Signal::HUP);
+    assert_eq!(loader.wait().unwrap().code(), Some(129), "{rest}");
+    assert!(rest.contains("reset to RUNNING"), "{rest}");
+    drop(near);
+}
+
+/// Sends a signal to a loader with `--trace` that has brought its device to RESUMING; returns what it says then.
+fn signalled_once_resuming(loader: &mut Child, number: Signal) -> String {
+    let mut trace = std::io::BufReader::new(loader.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("set RESUMING: ok") {
+        line.clear();
+        assert_ne!(std::io::BufRead::read_line(&mut trace, &mut line).unwrap(), 0, "ended too early");
+    }
+    signal(loader, number);
+    let mut rest = String::new();
+    trace.read_to_string(&mut rest).unwrap();
+    rest
 }

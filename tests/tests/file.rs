@@ -5,8 +5,8 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
 
 use vfio_migration_core::device::{Features, State};
-use vfio_migration_core::session::drive::Transport;
-use vfio_migration_core::session::{Code, Left};
+use vfio_migration_core::session::drive::Device;
+use vfio_migration_core::session::{Code, DataRead, Left};
 use vfio_migration_host::file;
 use vfio_migration_host::link::Link;
 use vfio_migration_host::open::Identity;
@@ -32,43 +32,25 @@ fn save(device: &mut Assigned, idstr: Option<&str>, leave: Leave) -> Vec<u8> {
     let identity = identity("sim");
     let mut buffer = [0; 64];
     let now = device.sim.get_state();
-    let job = Job { features: Features::default(), now, identity: &identity, leave, buffer: &mut buffer };
+    let job = Job { now, identity: &identity, leave, buffer: &mut buffer };
     let default = identity.idstr();
     let link = Link::new(file.as_fd(), None);
-    transfer::save(device, link, idstr.unwrap_or(&default), job, |_| ()).unwrap();
+    transfer::save(device, link, idstr.unwrap_or(&default), job, || Ok(()), |_| ()).unwrap();
     let mut bytes = Vec::new();
     file.rewind().unwrap();
     file.read_to_end(&mut bytes).unwrap();
     bytes
 }
 
-/// The other end of a stream that lies in memory.
-struct Bytes<'a>(&'a [u8]);
-
-impl Transport for Bytes<'_> {
-    fn send(&mut self, _: &[u8]) -> Result<usize, Code> {
-        unreachable!("a reader sends nothing")
-    }
-
-    fn recv(&mut self, buffer: &mut [u8]) -> Result<usize, Code> {
-        self.0.read(buffer).map_err(|error| Code(error.raw_os_error().unwrap_or(0)))
-    }
-
-    fn send_config(&mut self) -> Result<(), Code> {
-        unreachable!("a reader sends nothing")
-    }
-
-    fn recv_config(&mut self) -> Result<u64, Code> {
-        Err(Code(95))
-    }
-}
-
 fn load_as(device: &mut Assigned, bytes: &[u8], driver: &str, force: bool) -> Result<Report, Error> {
+    let mut file = temporary();
+    file.write_all(bytes).unwrap();
+    file.rewind().unwrap();
     let identity = identity(driver);
     let mut buffer = [0; 64];
-    let (features, now) = (Features::default(), device.sim.get_state());
-    let job = Job { features, now, identity: &identity, leave: Leave::Running, buffer: &mut buffer };
-    transfer::load(device, Bytes(bytes), force, job, |_| ())
+    let now = device.sim.get_state();
+    let job = Job { now, identity: &identity, leave: Leave::Running, buffer: &mut buffer };
+    transfer::load(device, Link::new(file, None), Features::default(), force, job, |_| ())
 }
 
 fn load(device: &mut Assigned, bytes: &[u8]) -> Result<Report, Error> {
@@ -226,9 +208,9 @@ fn descriptions_are_read_with_unknown_keys_and_refused_when_newer_or_not_ours() 
     assert!(matches!(newer.reason, Reason::Stream(file::Error::NewerFormat { got: 2 })), "{newer}");
     let other = entry.replace("124", "125");
     let size = refused(&with_description(&good, &ours(1, &other)), &good, "another sum");
-    assert!(matches!(size.reason, Reason::Mismatch { .. }), "{size}");
+    assert!(matches!(size.reason, Reason::Stream(file::Error::Mismatch { .. })), "{size}");
     let missing = refused(&with_description(&good, &ours(1, "")), &good, "no device");
-    assert!(matches!(missing.reason, Reason::Mismatch { .. }), "{missing}");
+    assert!(matches!(missing.reason, Reason::Stream(file::Error::Mismatch { .. })), "{missing}");
     let foreign = refused(&with_description(&good, r#"{"page_size":4096,"crc32c":""#), &good, "not ours");
     assert!(matches!(foreign.reason, Reason::Stream(file::Error::Description { .. })), "{foreign}");
     let broken = refused(&with_description(&good, r#"{"page_size":,"crc32c":""#), &good, "no JSON");
@@ -278,4 +260,87 @@ fn every_refusal_says_what_was_wanted_in_a_sentence_and_where_the_device_is() {
         assert!(error.contains("; the device "), "{error}");
         assert!(!error.ends_with('.') && error.starts_with(|first: char| first.is_lowercase()), "{error}");
     }
+}
+
+#[test]
+fn a_stream_without_an_end_section_or_with_something_behind_it_is_refused() {
+    let good = save(&mut device(SIZE, 7), None, Leave::Running);
+    let end = good.windows(5).position(|window| window == [3, 0, 0, 0, 1]).unwrap();
+    let tail = good.windows(5).rposition(|window| window == [0x7e, 0, 0, 0, 1]).unwrap() + 5;
+    let parts: Vec<u8> =
+        good.iter().enumerate().map(|(at, &byte)| if at == end { 2 } else { byte }).collect();
+    let twice = [&good[..tail], &[3, 0, 0, 0, 1][..], &good[end + 5..]].concat();
+    for (bytes, what) in [(parts, "PART or END"), (twice, "FULL of the device")] {
+        let error = refused(&bytes, &good, what);
+        assert!(error.to_string().contains(what), "{error}");
+    }
+}
+
+#[test]
+fn a_device_left_in_a_migration_is_reset_once_the_streams_first_section_is_accepted() {
+    let good = save(&mut device(SIZE, 7), None, Leave::Running);
+    let mut left = device(SIZE, 9);
+    left.set_state(State::StopCopy).unwrap();
+    let error = load(&mut left, &good[..20]).unwrap_err();
+    assert_eq!((error.device, left.sim.get_state()), (Left::At(State::StopCopy), State::StopCopy));
+    load(&mut left, &good).unwrap();
+    assert_eq!(left.sim.content(), device(SIZE, 7).sim.content());
+}
+
+/// A device that refuses STOP, as firmware may.
+struct Stubborn(Assigned);
+
+impl Device for Stubborn {
+    fn set_state(&mut self, state: State) -> Result<(), Code> {
+        if state == State::Stop { Err(Code(5)) } else { self.0.set_state(state) }
+    }
+
+    fn read_data(&mut self, buffer: &mut [u8]) -> Result<DataRead, Code> {
+        self.0.read_data(buffer)
+    }
+
+    fn write_data(&mut self, bytes: &[u8]) -> Result<usize, Code> {
+        self.0.write_data(bytes)
+    }
+
+    fn reset(&mut self) -> Result<(), Code> {
+        self.0.reset()
+    }
+}
+
+#[test]
+fn a_device_that_refuses_to_leave_stop_copy_is_reset_after_its_stream_was_kept() {
+    let identity = identity("sim");
+    let mut buffer = [0; 64];
+    let job = Job { now: State::Running, identity: &identity, leave: Leave::Running, buffer: &mut buffer };
+    let mut kept = false;
+    let keep = || {
+        kept = true;
+        Ok(())
+    };
+    let mut device = Stubborn(device(SIZE, 7));
+    let link = Link::new(temporary(), None);
+    let error = transfer::save(&mut device, link, "x/vfio", job, keep, |_| ()).unwrap_err();
+    assert!(kept && error.stream_is_whole, "{error}");
+    assert_eq!(error.device, Left::Reset);
+}
+
+#[test]
+fn a_stream_that_cannot_be_kept_brings_the_device_back_with_its_content() {
+    let identity = identity("sim");
+    let mut buffer = [0; 64];
+    let job = Job { now: State::Running, identity: &identity, leave: Leave::Stopped, buffer: &mut buffer };
+    let mut source = device(SIZE, 7);
+    let link = Link::new(temporary(), None);
+    let full = || Err(std::io::ErrorKind::StorageFull.into());
+    let error = transfer::save(&mut source, link, "x/vfio", job, full, |_| ()).unwrap_err();
+    assert!(matches!(error.reason, Reason::Keep(_)) && !error.stream_is_whole, "{error}");
+    assert_eq!((error.device, source.sim.get_state()), (Left::At(State::Running), State::Running));
+    assert_eq!(source.sim.content(), device(SIZE, 7).sim.content());
+}
+
+#[test]
+fn a_qemus_name_with_an_at_sign_names_no_driver() {
+    let bytes = save(&mut device(SIZE, 7), Some("pci@800000020000000:01.0/vfio"), Leave::Running);
+    load(&mut device(SIZE, 9), &bytes).unwrap();
 }

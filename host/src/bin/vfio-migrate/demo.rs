@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::thread;
 
 use vfio_migration_core::device::Features;
@@ -48,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let progress = Progress::new("moving", source.data_size(), arguments.trace);
     let moved = transfer(arguments.buffer, &mut source, &mut destination, &interrupt, &progress)?;
     let time = progress.finish();
-    let report = moved.map_err(|error| Fail::transfer(error, &interrupt))?;
+    let report = moved.map_err(|error| Fail::transfer(error, Path::new("the socket"), &interrupt))?;
     if content(&source) != content(&destination) {
         return Err(Fail {
             exit: DEVICE,
@@ -87,34 +88,22 @@ fn transfer(
     for end in [&out, &into] {
         end.set_nonblocking(true).map_err(|error| Fail::io("a socket", error))?;
     }
-    let near_id = source.identity.clone();
-    let far_id = destination.identity.clone();
-    let near_job = Job {
-        features: source.features(),
-        now: source.state(),
-        identity: &near_id,
-        leave: Leave::Stopped,
-        buffer: &mut near,
-    };
-    let far_job = Job {
-        features: destination.features(),
-        now: destination.state(),
-        identity: &far_id,
-        leave: Leave::Running,
-        buffer: &mut far,
-    };
+    let (near_id, far_id) = (source.identity.clone(), destination.identity.clone());
+    let features = destination.features();
+    let near_job = Job { now: source.state(), identity: &near_id, leave: Leave::Stopped, buffer: &mut near };
+    let far_job =
+        Job { now: destination.state(), identity: &far_id, leave: Leave::Running, buffer: &mut far };
     Ok(thread::scope(|scope| {
         let saver = scope.spawn(|| {
             let link = Link::new(&out, Some(interrupt.clone()));
-            let saved = transfer::save(source, link, &near_id.idstr(), near_job, |_| ());
+            let saved = transfer::save(source, link, &near_id.idstr(), near_job, || Ok(()), |_| ());
             // The other side sees the end of the stream, whole or not.
             let _ = out.shutdown(Shutdown::Write);
             saved
         });
+        let link = Link::new(&into, Some(interrupt.clone()));
         let loaded =
-            transfer::load(destination, Link::new(&into, Some(interrupt.clone())), false, far_job, |event| {
-                progress.event(event);
-            });
+            transfer::load(destination, link, features, false, far_job, |event| progress.event(event));
         let _ = into.shutdown(Shutdown::Both);
         let saved = saver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         loaded.and_then(|report| saved.map(|_| report))

@@ -1,17 +1,17 @@
 //! `vfio-migrate inspect`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use rustix::fs::OFlags;
 use serde::Serialize;
-use vfio_migration_core::stream::record::{Decoder, Tag, WORD, Wanted, Word};
+use vfio_migration_core::stream::record::{DATA_HEAD, Decoder, Tag, WORD, Wanted, Word};
 use vfio_migration_core::stream::section::{Begins, Continues, Item};
 use vfio_migration_host::file::{self, Description, Reader, show};
 use vfio_migration_host::link::Link;
 
-use crate::{Fail, Outcome, stdio, stdout_failed};
+use crate::{Fail, IO, Outcome, STREAM, stdio, stdout_failed};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -19,7 +19,8 @@ Examples:
   vfio-migrate inspect card.state
   vfio-migrate inspect card.state --json | jq '.sections[].records[]'
 
-A damaged file is shown up to its damage; the program then ends with 4.")]
+A damaged file is shown up to its damage, and the stream of a whole machine up to the first section of another device;
+the program then ends with 4.")]
 pub(crate) struct Arguments {
     /// The file to read, or - for standard input
     file: PathBuf,
@@ -80,18 +81,24 @@ struct Damage {
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let input = if arguments.file.as_os_str() == "-" {
-        stdio::input()?
+        stdio::input("FILE -")?
     } else {
-        let failed = |error| Fail::io(arguments.file.display(), error);
-        stdio::interruptible(File::open(&arguments.file).map_err(failed)?.into(), OFlags::RDONLY)
-            .map_err(failed)?
+        File::open(&arguments.file).map_err(|error| Fail::io(arguments.file.display(), error))?.into()
     };
-    let mut walk = Walk { reader: Reader::new(Link::new(input, None)), contents: Contents::default() };
+    let mut walk = Walk {
+        reader: Reader::new(Link::new(input, None)),
+        contents: Contents::default(),
+        piece: vec![0; PIECE],
+    };
     let outcome = walk.all();
-    let Walk { reader, mut contents } = walk;
+    let Walk { reader, mut contents, .. } = walk;
     contents.totals.stream_bytes = reader.offset();
     contents.totals.intact = outcome.is_ok();
-    contents.damage = outcome.err().map(|Damaged(message)| Damage { at: reader.offset(), message });
+    let failed = matches!(&outcome, Err(file::Error::Recv { .. }));
+    contents.damage = outcome.err().map(|error| Damage {
+        at: error.offset().unwrap_or(contents.totals.stream_bytes),
+        message: error.to_string(),
+    });
     let mut out = io::BufWriter::new(io::stdout().lock());
     let written = if arguments.json {
         serde_json::to_writer_pretty(&mut out, &contents)
@@ -103,34 +110,33 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     written.and_then(|()| out.flush()).map_err(stdout_failed)?;
     match contents.damage {
         None => Ok(()),
-        Some(damage) => Err(Fail::stream(anyhow::anyhow!("{}", damage.message))),
-    }
-}
-
-/// Why a walk ended before its stream did.
-struct Damaged(String);
-
-impl From<file::Error> for Damaged {
-    fn from(error: file::Error) -> Self {
-        Self(error.to_string())
+        Some(Damage { message, .. }) => {
+            let error = anyhow::anyhow!("{}: {message}", arguments.file.display());
+            Err(Fail { exit: if failed { IO } else { STREAM }, error })
+        }
     }
 }
 
 struct Walk {
     reader: Reader<Link>,
     contents: Contents,
+    /// Where data go that nobody looks at.
+    piece: Vec<u8>,
 }
 
 impl Walk {
-    fn all(&mut self) -> Result<(), Damaged> {
+    fn all(&mut self) -> Result<(), file::Error> {
         self.reader.preamble()?;
         self.configuration()?;
         while self.section()? {}
-        self.contents.description = Some(self.reader.end()?);
+        let description = self.contents.description.insert(self.reader.end()?);
+        for (name, data_bytes) in data_of_devices(&self.contents.sections) {
+            description.clone().take(name, data_bytes)?;
+        }
         Ok(())
     }
 
-    fn configuration(&mut self) -> Result<(), Damaged> {
+    fn configuration(&mut self) -> Result<(), file::Error> {
         let offset = self.reader.offset();
         match self.reader.item()? {
             Item::Configuration { name_length } if name_length <= NAME_MAX => {
@@ -144,7 +150,7 @@ impl Walk {
     }
 
     /// Walks one section; false at the end byte.
-    fn section(&mut self) -> Result<bool, Damaged> {
+    fn section(&mut self) -> Result<bool, file::Error> {
         let begins = self.reader.offset();
         let mut section = match self.reader.item()? {
             Item::Begin { kind, id, name, instance, version } => begun(kind, id, name, instance, version),
@@ -164,9 +170,8 @@ impl Walk {
         let known = section.idstr.as_deref().is_some_and(|name| name.ends_with("vfio"));
         self.contents.sections.push(section);
         if !known {
-            return Err(Damaged(format!(
-                "at byte {begins}: section {id} is not that of a VFIO device, and has no length: what follows can't be read"
-            )));
+            let name = self.name_of(id).unwrap_or_default();
+            return Err(unknown(begins, format!("section {id} '{}' of another device", name.escape_debug())));
         }
         self.records()?;
         let footer = self.reader.offset();
@@ -181,7 +186,7 @@ impl Walk {
         self.contents.sections.iter().find(|section| section.id == id)?.idstr.clone()
     }
 
-    fn records(&mut self) -> Result<(), Damaged> {
+    fn records(&mut self) -> Result<(), file::Error> {
         let payload = self.reader.offset();
         let mut decoder = Decoder::new();
         loop {
@@ -189,43 +194,48 @@ impl Walk {
                 Wanted::Word => self.word(&mut decoder, payload)?,
                 Wanted::Data(left) => self.data(&mut decoder, left)?,
                 Wanted::Config => {
-                    let at = self.reader.offset();
-                    return Err(Damaged(format!(
-                        "at byte {at}: the length of a CONFIG record's body is known to its device only: what follows can't be read"
-                    )));
+                    let offset = self.reader.offset();
+                    return Err(unknown(
+                        offset,
+                        "a CONFIG record, whose layout only its device knows".into(),
+                    ));
                 }
                 Wanted::Nothing(_) => return Ok(()),
             }
         }
     }
 
-    fn word(&mut self, decoder: &mut Decoder, payload: u64) -> Result<(), Damaged> {
+    fn word(&mut self, decoder: &mut Decoder, payload: u64) -> Result<(), file::Error> {
         let offset = self.reader.offset();
         let mut bytes = [0; WORD];
         self.reader.exact(&mut bytes, "a record")?;
         match decoder.word(bytes) {
             Ok(Word::Tag(Tag::Data)) => {}
             Ok(Word::Tag(tag)) => self.record(tag, offset, WORD as u64),
-            Ok(Word::DataLength(0)) => self.record(Tag::Data, offset - WORD as u64, 2 * WORD as u64),
+            Ok(Word::DataLength(0)) => self.record(Tag::Data, offset - WORD as u64, DATA_HEAD as u64),
             Ok(Word::DataLength(_)) => {}
-            Err(error) => return Err(Damaged(format!("at byte {offset} (payload at {payload}): {error}"))),
+            Err(error) => return Err(file::Error::Record { payload, error }),
         }
         Ok(())
     }
 
-    fn data(&mut self, decoder: &mut Decoder, length: u64) -> Result<(), Damaged> {
-        let offset = self.reader.offset() - 2 * WORD as u64;
-        let mut piece = vec![0; PIECE];
+    fn data(&mut self, decoder: &mut Decoder, length: u64) -> Result<(), file::Error> {
+        let offset = self.reader.offset() - DATA_HEAD as u64;
         let mut left = length;
         while left > 0 {
             let count = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-            self.reader.exact(&mut piece[..count], "a DATA record")?;
             left -= count as u64;
+            self.reader.exact(&mut self.piece[..count], "a DATA record").map_err(|error| match error {
+                file::Error::Ended { offset, missing, what } => {
+                    file::Error::Ended { offset, missing: missing.saturating_add(left), what }
+                }
+                error => error,
+            })?;
         }
         decoder.data(length);
         self.contents.totals.data_bytes += length;
         self.contents.totals.data_records += 1;
-        self.record(Tag::Data, offset, length + 2 * WORD as u64);
+        self.record(Tag::Data, offset, length + DATA_HEAD as u64);
         Ok(())
     }
 
@@ -260,8 +270,24 @@ const fn empty() -> Section {
     }
 }
 
-fn unexpected(offset: u64, wanted: &'static str, item: &Item<'_>) -> Damaged {
-    file::Error::Unexpected { offset, wanted, got: show(item) }.into()
+fn unexpected(offset: u64, wanted: &'static str, item: &Item<'_>) -> file::Error {
+    file::Error::Unexpected { offset, wanted, got: show(item) }
+}
+
+/// What has no length in the stream: nothing behind it can be found.
+fn unknown(offset: u64, got: String) -> file::Error {
+    file::Error::Unexpected { offset, wanted: "a VFIO section or record whose end can be told", got }
+}
+
+/// Each device's name with the bytes of its DATA records.
+fn data_of_devices(sections: &[Section]) -> BTreeMap<&str, u64> {
+    let mut devices = BTreeMap::new();
+    for section in sections {
+        let data = section.records.iter().filter(|record| record.record == Tag::Data.name());
+        let bytes: u64 = data.map(|record| record.length - DATA_HEAD as u64).sum();
+        *devices.entry(section.idstr.as_deref().unwrap_or_default()).or_default() += bytes;
+    }
+    devices
 }
 
 fn print(out: &mut impl Write, contents: &Contents) -> io::Result<()> {
@@ -270,9 +296,12 @@ fn print(out: &mut impl Write, contents: &Contents) -> io::Result<()> {
         Some("") => {
             line(out, 0, 13, "preamble, configuration without a machine's name: only VFIO sections follow")?
         }
-        Some(name) => {
-            line(out, 0, 13 + name.len() as u64, &format!("preamble, configuration of machine '{name}'"))?
-        }
+        Some(name) => line(
+            out,
+            0,
+            13 + name.len() as u64,
+            &format!("preamble, configuration of machine '{}'", name.escape_debug()),
+        )?,
         None => {}
     }
     for section in &contents.sections {
@@ -300,7 +329,7 @@ fn print(out: &mut impl Write, contents: &Contents) -> io::Result<()> {
 }
 
 fn print_section(out: &mut impl Write, section: &Section) -> io::Result<()> {
-    let name = section.idstr.as_ref().map(|name| format!(" '{name}'")).unwrap_or_default();
+    let name = section.idstr.as_ref().map(|name| format!(" '{}'", name.escape_debug())).unwrap_or_default();
     let what = format!("{} of section {}{name}", section.section, section.id);
     line(out, section.begins, section.payload - section.begins, &what)?;
     for record in &section.records {

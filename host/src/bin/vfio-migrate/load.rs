@@ -4,17 +4,14 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use rustix::fs::OFlags;
-use vfio_migration_core::device::State;
-use vfio_migration_core::session::drive::Device as _;
-use vfio_migration_host::file::errno;
 use vfio_migration_host::link::Link;
 use vfio_migration_host::transfer::{self, Job};
 
 use crate::progress::{Progress, amount};
 use crate::save::Leave;
+use crate::stdio::{self, say};
 use crate::target::Target;
-use crate::{Fail, Outcome, interrupt_on_signals, new_buffer, new_interrupt, parse_size, stdio};
+use crate::{Fail, Outcome, interrupt_on_signals, new_buffer, new_interrupt, parse_size};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -22,8 +19,11 @@ Examples:
   vfio-migrate load 22222222-2222-2222-2222-222222222222 --input card.state
   vfio-migrate load /dev/vfio/devices/vfio1 --input - --leave stopped <card.state
 
-A stream that is cut, damaged, of another kind of device or followed by anything is refused before the device runs;
-the device is then reset: it runs, and what it held before is gone.")]
+A stream that is cut, damaged, of another kind of device or followed by anything is refused before the device runs. A
+refusal of the stream's first bytes leaves the device as it was; after a later one it is reset: it runs, and what it
+held before is gone. The kind of device stands in the section's name, at the front; in a stream that was saved with
+--qemu-id it stands in the description alone, at the end. A device that another program left in the middle of a
+migration is reset once the stream's first section was accepted.")]
 pub(crate) struct Arguments {
     /// The device: a path, an address, a UUID, fd:N or sim:
     device: String,
@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     /// The size of the buffer: of one read and one write
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
     buffer: u64,
-    /// Load a stream of another kind of device too; its driver may execute what it is given
+    /// Load a stream of another kind of device, or of one that is not known; a driver may execute what it is given
     #[arg(long)]
     force: bool,
     /// Print every step with its outcome
@@ -49,49 +49,31 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let input = input(arguments)?;
     let interrupt = new_interrupt()?;
     let mut target = Target::open(&arguments.device, &interrupt)?;
-    let now = made_ready(&mut target)?;
     interrupt_on_signals(&interrupt)?;
     let identity = target.identity.clone();
-    let job = Job {
-        features: target.features(),
-        now,
-        identity: &identity,
-        leave: arguments.leave.into(),
-        buffer: &mut buffer,
-    };
+    let features = target.features();
+    let job =
+        Job { now: target.state(), identity: &identity, leave: arguments.leave.into(), buffer: &mut buffer };
     let progress = Progress::new("loading", target.data_size(), arguments.trace);
     let link = Link::new(input, Some(interrupt.clone()));
-    let loaded = transfer::load(&mut target, link, arguments.force, job, |event| progress.event(event));
+    let loaded =
+        transfer::load(&mut target, link, features, arguments.force, job, |event| progress.event(event));
     let time = progress.finish();
-    let report = loaded.map_err(|error| Fail::transfer(error, &interrupt))?;
-    eprintln!(
+    let report = loaded.map_err(|error| Fail::transfer(error, &arguments.input, &interrupt))?;
+    say(format_args!(
         "loaded '{}': state of {}; the device is in {}",
         report.entry.idstr,
         amount(report.entry.data_bytes, time),
         target.state()
-    );
+    ));
     Ok(())
-}
-
-/// The state of a device that can be loaded. One that a program left in the middle of a migration is reset: what it
-/// holds would be overwritten anyhow.
-fn made_ready(target: &mut Target) -> Result<State, Fail> {
-    let now = target.state();
-    if matches!(now, State::Running | State::Stop) {
-        return Ok(now);
-    }
-    eprintln!("vfio-migrate: the device was left in {now}; it is reset");
-    target
-        .reset()
-        .map_err(|code| Fail::device(anyhow::anyhow!("the device refused its reset: {}", errno(code))))?;
-    Ok(target.state())
 }
 
 fn input(arguments: &Arguments) -> Result<OwnedFd, Fail> {
     if arguments.input.as_os_str() == "-" {
-        return stdio::input();
+        return stdio::input("--input -");
     }
-    let failed = |error| Fail::io(arguments.input.display(), error);
-    let file = File::open(&arguments.input).map_err(failed)?;
-    stdio::interruptible(file.into(), OFlags::RDONLY).map_err(failed)
+    File::open(&arguments.input)
+        .map(OwnedFd::from)
+        .map_err(|error| Fail::io(arguments.input.display(), error))
 }

@@ -1,7 +1,9 @@
 //! `vfio-migrate`: looks at, saves and loads the state of VFIO devices.
 
-use std::fmt;
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::{fmt, io};
 
 use clap::{Parser, Subcommand};
 use vfio_migration_host::interrupt::Interrupt;
@@ -23,7 +25,7 @@ mod target;
 /// DEVICE is a character device (/dev/vfio/devices/vfio0), a PCI address, an mdev's UUID, a device's folder below /sys,
 /// an inherited file descriptor (fd:N or fd:N,driver=NAME), or a simulated device (sim:size=64MiB,seed=7).
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true, after_help = AFTER)]
+#[command(name = "vfio-migrate", version, arg_required_else_help = true, after_help = AFTER)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -57,7 +59,7 @@ state is the open file descriptor. To save the live state of a PCI device, run `
 it, or with its descriptor inherited; a `save` that opens the device itself saves a device that was just reset.
 
 Exit codes: 0 done; 2 wrong usage; 3 the device refused or can't be used; 4 the stream was refused; 5 a file or a
-connection failed; 130 or 143 ended by SIGINT or SIGTERM, after the device was put back.";
+connection failed; 129, 130 or 143 ended by SIGHUP, SIGINT or SIGTERM, after the device was put back.";
 
 /// Why the program ends without having done its work.
 #[derive(Debug)]
@@ -84,7 +86,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Fail { exit, error }) => {
-            eprintln!("vfio-migrate: {error:#}");
+            stdio::say(format_args!("vfio-migrate: {error:#}"));
             ExitCode::from(exit)
         }
     }
@@ -95,20 +97,16 @@ impl Fail {
         Self { exit: USAGE, error: error.into() }
     }
 
-    fn io(what: impl fmt::Display, errno: impl Into<std::io::Error>) -> Self {
+    fn io(what: impl fmt::Display, errno: impl Into<io::Error>) -> Self {
         Self { exit: IO, error: anyhow::Error::new(errno.into()).context(what.to_string()) }
-    }
-
-    fn stream(error: impl Into<anyhow::Error>) -> Self {
-        Self { exit: STREAM, error: error.into() }
     }
 
     fn device(error: impl Into<anyhow::Error>) -> Self {
         Self { exit: DEVICE, error: error.into() }
     }
 
-    /// A failed transfer: the signal where one was asked for, else whoever refused.
-    fn transfer(error: Error, interrupt: &Interrupt) -> Self {
+    /// A failed transfer from or to `stream`: the signal where one was asked for, else whoever refused.
+    fn transfer(error: Error, stream: &Path, interrupt: &Interrupt) -> Self {
         if let Some(signal) = interrupt.asked() {
             let exit = u8::try_from(128 + signal).unwrap_or(u8::MAX);
             return Self { exit, error: anyhow::anyhow!("ended by signal {signal}; {}", error.device) };
@@ -118,7 +116,8 @@ impl Fail {
             Refused::Stream => STREAM,
             Refused::Io => IO,
         };
-        Self { exit, error: error.into() }
+        let error = anyhow::Error::from(error);
+        Self { exit, error: if exit == DEVICE { error } else { error.context(stream.display().to_string()) } }
     }
 }
 
@@ -143,10 +142,14 @@ impl From<device::Unsupported> for Fail {
     }
 }
 
-/// A request to stop that SIGINT and SIGTERM make. Ask for it only once nothing but the link and the device can block.
+/// From here on SIGHUP, SIGINT and SIGTERM ask `interrupt` to stop; call it once nothing but a link or a device's data
+/// can block. A file that grows past its limit is an error instead of a signal.
 fn interrupt_on_signals(interrupt: &Interrupt) -> Outcome {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    interrupt.on(&[SIGINT, SIGTERM]).map_err(|error| Fail::io("signals can't be caught", error))
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+    let ignored = signal_hook::flag::register(SIGXFSZ, Arc::default()).map(drop);
+    ignored
+        .and_then(|()| interrupt.on(&[SIGHUP, SIGINT, SIGTERM]))
+        .map_err(|error| Fail::io("signals can't be caught", error))
 }
 
 fn new_interrupt() -> Result<Interrupt, Fail> {
@@ -157,7 +160,13 @@ fn new_interrupt() -> Result<Interrupt, Fail> {
 fn new_buffer(size: u64) -> Result<Vec<u8>, Fail> {
     let wrong = || Fail::usage(anyhow::anyhow!("--buffer: wanted 64B to 1GiB, got {size} bytes"));
     let length = usize::try_from(size).ok().filter(|length| (64..=1 << 30).contains(length));
-    Ok(vec![0; length.ok_or_else(wrong)?])
+    let length = length.ok_or_else(wrong)?;
+    // Asked for first, since a failed allocation would end the program without a word.
+    let room = Vec::<u8>::new().try_reserve_exact(length);
+    room.map_err(|error| {
+        Fail::io(format_args!("--buffer {size}"), io::Error::new(io::ErrorKind::OutOfMemory, error))
+    })?;
+    Ok(vec![0; length])
 }
 
 /// A size on the command line.
@@ -167,6 +176,6 @@ fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 /// An error of writing to standard output, which may be a closed pipe.
-fn stdout_failed(error: std::io::Error) -> Fail {
+fn stdout_failed(error: io::Error) -> Fail {
     Fail::io("standard output can't be written", error)
 }

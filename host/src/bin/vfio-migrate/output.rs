@@ -1,14 +1,13 @@
 //! An output file that is complete or not there: written beside its name, and renamed at the end.
 
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
-
-use crate::stdio::interruptible;
+use crate::Fail;
 
 /// An output under way. Dropping it without [`Output::keep`] leaves no file.
 pub(crate) struct Output {
@@ -20,19 +19,31 @@ pub(crate) struct Output {
 impl Output {
     /// What exists at `path` and is no regular file (a pipe, `/dev/null`): it is written as it is. Opening a pipe waits
     /// for its reader.
-    pub(crate) fn existing(path: &Path) -> io::Result<Option<Self>> {
+    pub(crate) fn existing(path: &Path) -> Result<Option<Self>, Fail> {
         if !fs::metadata(path).is_ok_and(|existing| !existing.is_file()) {
             return Ok(None);
         }
-        let fd = OpenOptions::new().write(true).open(path)?.into();
-        Ok(Some(Self::of(interruptible(fd, OFlags::WRONLY)?)))
+        let file =
+            OpenOptions::new().write(true).open(path).map_err(|error| Fail::io(path.display(), error))?;
+        Ok(Some(Self::of(file.into())))
     }
 
-    /// Begins a file that will be called `path`.
-    pub(crate) fn begin(path: &Path) -> io::Result<Self> {
-        let beside = beside(path);
-        let fd = OpenOptions::new().write(true).create_new(true).open(&beside)?.into();
-        Ok(Self { fd, rename: Some((beside, path.to_owned())) })
+    /// Begins a file that will be called `path`, or what `path` links to. A new file is its owner's alone: a device's
+    /// state may hold a guest's secrets.
+    pub(crate) fn begin(path: &Path) -> Result<Self, Fail> {
+        if path.as_os_str().as_bytes().ends_with(b"/") {
+            return Err(Fail::usage(anyhow::anyhow!(
+                "--output: wanted a file, got the folder {}",
+                path.display()
+            )));
+        }
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let mode = fs::metadata(&path).map_or(0o600, |existing| existing.permissions().mode());
+        let (beside, file) = create_beside(&path)?;
+        let output = Self { fd: file.into(), rename: Some((beside.clone(), path)) };
+        fs::set_permissions(&beside, Permissions::from_mode(mode))
+            .map_err(|error| Fail::io(beside.display(), error))?;
+        Ok(output)
     }
 
     /// An output that is open already.
@@ -40,14 +51,12 @@ impl Output {
         Self { fd, rename: None }
     }
 
-    /// Gives the file its name, once its bytes are on the disk.
-    pub(crate) fn keep(mut self) -> io::Result<()> {
+    /// Gives the complete file its name, once its bytes are on the disk.
+    pub(crate) fn keep(&self) -> io::Result<()> {
         let Some((beside, path)) = &self.rename else { return Ok(()) };
         rustix::fs::fsync(&self.fd)?;
         fs::rename(beside, path)?;
-        let folder = folder(path).to_owned();
-        self.rename = None;
-        File::open(folder)?.sync_all()
+        File::open(folder(path))?.sync_all()
     }
 }
 
@@ -60,20 +69,48 @@ impl AsFd for &Output {
 impl Drop for Output {
     fn drop(&mut self) {
         if let Some((beside, _)) = &self.rename {
-            // Nothing more can be done where the folder has become read-only.
+            // Gone once it was kept; nothing more can be done where the folder has become read-only.
             let _ = fs::remove_file(beside);
         }
     }
 }
 
-/// A name in the same folder that no other process uses, and that says what it is.
-fn beside(path: &Path) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.incomplete", std::process::id()));
-    path.with_file_name(name)
+/// A new file in the folder of `path`. A program that is killed may leave it; its name says that it is not complete.
+fn create_beside(path: &Path) -> Result<(PathBuf, File), Fail> {
+    let mut number = 0;
+    loop {
+        let name = format!(".vfio-migrate-{}-{number}.incomplete", std::process::id());
+        let beside = path.with_file_name(name);
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside) {
+            Ok(file) => return Ok((beside, file)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 1000 => number += 1,
+            Err(error) => {
+                let what =
+                    format!("no file can be made in {} for {}", folder(path).display(), path.display());
+                return Err(Fail::io(what, error));
+            }
+        }
+    }
 }
 
 fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_program_of_the_same_id_left_is_not_in_the_way() {
+        let folder = std::env::temp_dir().join(format!("vfio-migrate-test-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let first = Output::begin(&folder.join("card.state")).unwrap();
+        let second = Output::begin(&folder.join("card.state")).unwrap();
+        second.keep().unwrap();
+        drop(first);
+        let left: Vec<_> = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name()).collect();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(left, ["card.state"]);
+    }
 }

@@ -92,17 +92,22 @@ fn probe(device: &str) -> Result<Probe, Fail> {
         Err(error) => return Ok(probe.refused(layer_of(&error), error)),
     };
     (probe.driver, probe.address) = (Some(identity.driver.clone()), Some(identity.address.clone()));
-    probe.file = name.file();
     let opened = match name.open() {
         Ok(opened) => opened,
         Err(error) => return Ok(probe.refused(layer_of(&error), error)),
     };
+    probe.file = opened.file().map(PathBuf::from);
+    if probe.file.as_ref().is_some_and(|file| file.starts_with("/dev/vfio/devices")) {
+        probe.access = Some("cdev");
+    }
     let v1 = has_v1_region(&opened);
     match Target::of_kernel(identity, opened) {
         Ok(target) => probe.describe(&target),
-        Err(Unsupported::NoMigration(_)) if v1 => {
+        Err(Unsupported::NoMigration) if v1 => {
             probe.migration = Some("v1");
-            return Ok(probe.refused("driver", "it speaks only v1, which Linux 5.18 replaced"));
+            return Ok(
+                probe.refused("driver", anyhow::anyhow!("it speaks only v1, which Linux 5.18 replaced"))
+            );
         }
         Err(error) => return Ok(probe.refused("driver", error)),
     }
@@ -126,24 +131,26 @@ impl Probe {
         self.dirty_tracking = Some(target.logs_dma());
     }
 
-    fn refused(mut self, layer: &'static str, reason: impl ToString) -> Self {
-        self.refusal = Some(Refusal { layer, reason: reason.to_string() });
+    fn refused(mut self, layer: &'static str, reason: impl Into<anyhow::Error>) -> Self {
+        self.refusal = Some(Refusal { layer, reason: format!("{:#}", reason.into()) });
         self
     }
 }
 
 fn layer_of(error: &open::Error) -> &'static str {
     use open::Error::{
-        Fd, InUse, Kernel, Missing, Name, NoGroup, NotVfio, NotViable, Open, Permission, Unbound,
+        Fd, InUse, Kernel, Missing, Name, NoGroup, NoVfio, NotDevice, NotVfio, NotViable, Open, Permission,
+        Unbound,
     };
     match error {
-        Name(_) | Fd { .. } => "command line",
+        Name(_) | Fd { .. } | NotDevice { .. } => "command line",
         Missing { .. } => "system (no such device)",
         Unbound { .. } | NotVfio { .. } => "driver binding",
         NoGroup { .. } | NotViable { .. } => "IOMMU",
         Permission { .. } => "permissions",
         InUse { .. } => "other user",
-        Open { .. } | Kernel { .. } => "kernel",
+        Kernel { call: "VFIO_SET_IOMMU" | "VFIO_DEVICE_ATTACH_IOMMUFD_PT", .. } => "IOMMU",
+        NoVfio { .. } | Open { .. } | Kernel { .. } => "kernel",
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vfio_migration_core::session::{DataRead, Event};
 
+use crate::stdio::say;
+
 /// Counts the data that an event moved, and shows it.
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -28,7 +30,7 @@ impl Progress {
     /// Takes note of an event.
     pub(crate) fn event(&self, event: &Event) {
         if self.trace {
-            eprintln!("{:>10.6} {event}", self.began.elapsed().as_secs_f64());
+            say(format_args!("{:>10.6} {event}", self.began.elapsed().as_secs_f64()));
         }
         match event {
             Event::ReadData { result: Ok(DataRead::Bytes(count)), .. }

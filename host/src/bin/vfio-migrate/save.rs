@@ -11,8 +11,9 @@ use vfio_migration_host::transfer::{self, Job};
 
 use crate::output::Output;
 use crate::progress::{Progress, amount};
+use crate::stdio::{self, say};
 use crate::target::Target;
-use crate::{Fail, Outcome, interrupt_on_signals, new_buffer, new_interrupt, parse_size, stdio};
+use crate::{Fail, Outcome, interrupt_on_signals, new_buffer, new_interrupt, parse_size};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -23,7 +24,7 @@ Examples:
 pub(crate) struct Arguments {
     /// The device: a path, an address, a UUID, fd:N or sim:
     device: String,
-    /// The file to write, or - for standard output; it gets its name when it is complete
+    /// The file to write, or - for standard output; it gets its name when it is complete, and is its owner's alone
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Where to leave the device afterwards
@@ -58,31 +59,26 @@ impl From<Leave> for transfer::Leave {
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let mut buffer = new_buffer(arguments.buffer)?;
+    check_qemu_id(arguments.qemu_id.as_deref())?;
     let interrupt = new_interrupt()?;
+    let output = output(arguments, &interrupt)?;
     let mut target = Target::open(&arguments.device, &interrupt)?;
     let now = startable(target.state(), &arguments.device)?;
-    let idstr = idstr(arguments, &target)?;
-    let output = output(arguments, &interrupt)?;
     let identity = target.identity.clone();
-    let job = Job {
-        features: target.features(),
-        now,
-        identity: &identity,
-        leave: arguments.leave.into(),
-        buffer: &mut buffer,
-    };
+    let idstr = arguments.qemu_id.as_ref().map_or_else(|| identity.idstr(), |path| format!("{path}/vfio"));
+    let job = Job { now, identity: &identity, leave: arguments.leave.into(), buffer: &mut buffer };
     let progress = Progress::new("saving", target.data_size(), arguments.trace);
     let link = Link::new(&output, Some(interrupt.clone()));
-    let saved = transfer::save(&mut target, link, &idstr, job, |event| progress.event(event));
+    let keep = || output.keep();
+    let saved = transfer::save(&mut target, link, &idstr, job, keep, |event| progress.event(event));
     let time = progress.finish();
-    let report = saved.map_err(|error| Fail::transfer(error, &interrupt))?;
-    output.keep().map_err(|error| Fail::io(arguments.output.display(), error))?;
-    eprintln!(
+    let report = saved.map_err(|error| Fail::transfer(error, &arguments.output, &interrupt))?;
+    say(format_args!(
         "saved '{idstr}': state of {}, stream of {} bytes; the device is in {}",
         amount(report.entry.data_bytes, time),
         report.stream_bytes,
         target.state()
-    );
+    ));
     Ok(())
 }
 
@@ -97,26 +93,24 @@ fn startable(now: State, device: &str) -> Result<State, Fail> {
     }
 }
 
-fn idstr(arguments: &Arguments, target: &Target) -> Result<String, Fail> {
-    let idstr = match &arguments.qemu_id {
-        Some(path) => format!("{path}/vfio"),
-        None => target.identity.idstr(),
-    };
-    if arguments.qemu_id.as_deref() == Some("") || idstr.len() > NAME_MAX {
-        let wanted = format!("wanted 1 to {} bytes", NAME_MAX - "/vfio".len());
-        return Err(Fail::usage(anyhow::anyhow!("--qemu-id: {wanted}, got '{idstr}'")));
+fn check_qemu_id(path: Option<&str>) -> Outcome {
+    let longest = NAME_MAX - "/vfio".len();
+    match path {
+        Some(path) if path.is_empty() || path.len() > longest || path.contains(char::is_control) => {
+            let wanted = format!("wanted 1 to {longest} bytes without control characters");
+            Err(Fail::usage(anyhow::anyhow!("--qemu-id: {wanted}, got '{}'", path.escape_debug())))
+        }
+        _ => Ok(()),
     }
-    Ok(idstr)
 }
 
 /// Opens the output. From when a file of ours is there, signals end the program through [`Output`]'s drop.
 fn output(arguments: &Arguments, interrupt: &Interrupt) -> Result<Output, Fail> {
-    let failed = |error| Fail::io(arguments.output.display(), error);
     let open = if arguments.output.as_os_str() == "-" {
-        Some(stdio::output().map(Output::of)?)
+        Some(Output::of(stdio::output("--output -")?))
     } else {
-        Output::existing(&arguments.output).map_err(failed)?
+        Output::existing(&arguments.output)?
     };
     interrupt_on_signals(interrupt)?;
-    open.map_or_else(|| Output::begin(&arguments.output).map_err(failed), Ok)
+    open.map_or_else(|| Output::begin(&arguments.output), Ok)
 }

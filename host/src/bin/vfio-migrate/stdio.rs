@@ -1,38 +1,45 @@
-//! Standard input and output as links, and pipes that an interrupt can end.
+//! Standard input and output as ends of a stream, and words for people that may get lost.
 
-use std::io::IsTerminal;
+use std::fmt;
+use std::io::{IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 
 use crate::Fail;
 
-/// Standard input, for a stream.
-pub(crate) fn input() -> Result<OwnedFd, Fail> {
-    let stdin = std::io::stdin();
-    if stdin.is_terminal() {
-        return Err(Fail::usage(anyhow::anyhow!("--input -: wanted a pipe or a file, got a terminal")));
-    }
-    let fd = stdin.as_fd().try_clone_to_owned().map_err(|error| Fail::io("standard input", error))?;
-    interruptible(fd, OFlags::RDONLY).map_err(|error| Fail::io("standard input", error))
+/// Standard input, for a stream that the command line calls `option`.
+pub(crate) fn input(option: &str) -> Result<OwnedFd, Fail> {
+    stream(std::io::stdin(), option)
 }
 
-/// Standard output, for a stream.
-pub(crate) fn output() -> Result<OwnedFd, Fail> {
-    let stdout = std::io::stdout();
-    if stdout.is_terminal() {
-        return Err(Fail::usage(anyhow::anyhow!("--output -: wanted a pipe or a file, got a terminal")));
-    }
-    let fd = stdout.as_fd().try_clone_to_owned().map_err(|error| Fail::io("standard output", error))?;
-    interruptible(fd, OFlags::WRONLY).map_err(|error| Fail::io("standard output", error))
+/// Standard output, for a stream that the command line calls `option`.
+pub(crate) fn output(option: &str) -> Result<OwnedFd, Fail> {
+    stream(std::io::stdout(), option)
 }
 
-/// The same pipe, non-blocking. O_NONBLOCK belongs to the open file description, which other processes share, so a
-/// pipe is opened anew. What is no pipe stays as it is: files do not block.
-pub(crate) fn interruptible(fd: OwnedFd, access: OFlags) -> std::io::Result<OwnedFd> {
-    if FileType::from_raw_mode(fstat(&fd)?.st_mode) != FileType::Fifo {
-        return Ok(fd);
+/// Says a line to whoever reads standard error. A terminal that is gone must not keep the device from being put back.
+pub(crate) fn say(line: impl fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn stream(end: impl AsFd + IsTerminal, option: &str) -> Result<OwnedFd, Fail> {
+    let wrong = |got| Fail::usage(anyhow::anyhow!("{option}: wanted a pipe or a file, got {got}"));
+    if end.is_terminal() {
+        return Err(wrong("a terminal"));
     }
-    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
-    Ok(open(path, access | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?)
+    if was_closed(&end) {
+        return Err(wrong("a closed file descriptor"));
+    }
+    end.as_fd().try_clone_to_owned().map_err(|error| Fail::io(option, error))
+}
+
+/// Whether the program was started without this end: the runtime then puts `/dev/null` there, open for both ways.
+fn was_closed(end: &impl AsFd) -> bool {
+    let both_ways = fcntl_getfl(end).is_ok_and(|flags| flags.contains(OFlags::RDWR));
+    let device = |stat: rustix::fs::Stat| {
+        (FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice).then_some(stat.st_rdev)
+    };
+    let this = fstat(end).ok().and_then(device);
+    both_ways && this.is_some() && this == rustix::fs::stat("/dev/null").ok().and_then(device)
 }
