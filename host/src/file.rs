@@ -91,9 +91,7 @@ pub enum Error {
         got: String,
     },
     /// The description's checksum is not that of the bytes before it.
-    #[error(
-        "the stream is damaged: wanted crc32c {wanted:08x} of the {covered} bytes before it, got '{got}'"
-    )]
+    #[error("the stream is damaged: wanted crc32c {wanted:08x} of its first {covered} bytes, got {got:?}")]
     Checksum {
         /// The checksum of the bytes.
         wanted: u32,
@@ -117,7 +115,7 @@ pub enum Error {
         got: u32,
     },
     /// The description does not fit the sections before it.
-    #[error("the description wanted {wanted}, the sections before it have {got}")]
+    #[error("wanted {wanted} by the description, got {got} in the sections before it")]
     Mismatch {
         /// What the description says.
         wanted: String,

@@ -1,4 +1,10 @@
 //! VFIO device migration on Linux: the system calls around `vfio-migration-core`.
+//!
+//! [`open`] opens a device; [`device`] and [`link`] are core's `Device` and `Transport` over file descriptors, and
+//! [`transfer`] saves and loads with them. [`sim`] stands in for hardware.
+//!
+//! Deliberately absent: the guest. Its memory is not mapped, its interrupts are not set up and its dirty pages are not
+//! logged here; that is the VMM's.
 
 pub mod device;
 pub mod file;

@@ -82,7 +82,7 @@ pub enum Error {
     },
     /// The group has no file in `/dev/vfio`.
     #[error(
-        "IOMMU group {group} of {address} has no {}: driver {driver} is not a vfio driver, or the kernel has no VFIO groups (try the character device)", path.display()
+        "the IOMMU group {group} of {address} has no {}: driver {driver} is not a vfio driver, or the kernel has no VFIO groups (try the character device)", path.display()
     )]
     NotVfio {
         /// The device.
@@ -109,7 +109,9 @@ pub enum Error {
         holders: Vec<String>,
     },
     /// Another device of the group is bound to an ordinary driver.
-    #[error("IOMMU group {group} is not viable: bind every device of the group to a vfio driver, or to none")]
+    #[error(
+        "the IOMMU group {group} is not viable: bind every device of the group to a vfio driver, or to none"
+    )]
     NotViable {
         /// The number of the group.
         group: String,
@@ -135,6 +137,12 @@ pub enum Error {
     NoVfio {
         /// The file that is missing.
         path: PathBuf,
+    },
+    /// The kernel has another version of the group API.
+    #[error("wanted version 0 of the kernel's VFIO group API, got {got}")]
+    ApiVersion {
+        /// The version.
+        got: i32,
     },
     /// A file of `/dev` could not be opened for another reason.
     #[error("{} can't be opened: {errno}", path.display())]
@@ -255,9 +263,9 @@ fn open_group(folder: &Path) -> Result<Opened, Error> {
         move |errno| Error::Kernel { call, address, errno }
     };
     let container = open_file(container)?;
-    match ioctl::get_api_version(&container).map_err(refused("VFIO_GET_API_VERSION"))? {
-        0 => {}
-        _ => return Err(refused("VFIO_GET_API_VERSION, wanted version 0")(Errno::OPNOTSUPP)),
+    let version = ioctl::get_api_version(&container).map_err(refused("VFIO_GET_API_VERSION"))?;
+    if version != 0 {
+        return Err(Error::ApiVersion { got: version });
     }
     let group = open_file(&path)?;
     let flags = ioctl::group_get_status(&group).map_err(refused("VFIO_GROUP_GET_STATUS"))?;

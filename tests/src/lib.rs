@@ -4,10 +4,13 @@
 //! through core's public traits.
 
 pub mod golden;
+pub mod kernel;
 pub mod model;
+pub mod payload;
 pub mod script;
 pub mod sim;
 pub mod walk;
+pub mod words;
 
 /// The README's example, compiled as a test.
 #[cfg(doctest)]

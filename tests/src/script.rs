@@ -119,6 +119,24 @@ pub fn play_destination(destination: &mut Destination<'_>, ends: &mut Ends, scri
     }
 }
 
+/// A source writes its START payload.
+pub const SET_UP: &[&str] = &["> setup", "send 16: 16"];
+/// A new source, on its way to STOP_COPY.
+pub const TO_COPYING: &[&str] = &["> setup", "send 16: 16", "> stop", "set STOP_COPY: ok"];
+/// A source in STOP_COPY with a buffer of 64 bytes, whose device has no data left.
+pub const COPIED: &[&str] = &["> copy_rest", "read data, room for 40: end", "send 8: 8"];
+/// A source leaves STOP_COPY.
+pub const FINISHED: &[&str] = &["> finish", "set STOP: ok"];
+
+/// A new destination, on its way to RESUMING.
+pub const TO_RESUMING: &[&str] = &["> resume", "set RESUMING: ok"];
+/// A destination in RESUMING takes a section's first words, for instance the tag and the length of a DATA record.
+pub const TO_DATA: &[&str] = &["> section", "receive 8: 8", "receive 8: 8"];
+/// Behind [`TO_DATA`], a record of ten bytes goes into the device.
+pub const TEN_BYTES: &[&str] = &["receive 10: 10", "write data 10: 10"];
+/// A destination leaves RESUMING.
+pub const STOPPED: &[&str] = &["> stop", "set STOP: ok"];
+
 /// Every order of a source but cancel, which has no answer.
 pub const SOURCE_ORDERS: [&str; 6] = ["setup", "stop", "copy_rest", "config", "finish", "run"];
 

@@ -1,4 +1,7 @@
 //! Simulated devices for several tests. One of 36 bytes has a state of 60, as mtty has, so that its numbers are mtty's.
+//!
+//! Deliberately absent: a device of the tests' own making. All of them are host's [`Sim`]; one that fails on schedule
+//! is in [`model`](crate::model).
 
 use vfio_migration_core::device::{Features, State};
 use vfio_migration_host::sim::{Config, DataFd, Errno, Sim};

@@ -3,9 +3,7 @@
 //! Deliberately absent: reading ahead. A decoder that asked for a byte past its item would find it missing here.
 
 use vfio_migration_core::stream::record::{Decoder, Wanted, Word};
-use vfio_migration_core::stream::section::{
-    self, Begins, Continues, Error, Item, decode_footer, decode_preamble,
-};
+use vfio_migration_core::stream::section::{self, Error, Item, decode_footer, decode_preamble};
 
 /// What a walk found: one line for each item, record and footer, each with its offset.
 pub type Lines = Vec<String>;
@@ -77,39 +75,18 @@ impl<'a> Walk<'a> {
     /// One item and what belongs to it; says whether another follows.
     fn item(&mut self) -> Result<bool, String> {
         let start = self.taken;
-        let mut have = 0;
-        let (item, length) = loop {
-            match Item::decode(&self.bytes[start..start + have]) {
-                Ok(decoded) => break decoded,
-                Err(Error::Short { wanted }) => {
-                    assert!(wanted > have, "{wanted} bytes are wanted where {have} are there");
-                    self.take(wanted - have)?;
-                    have = wanted;
-                }
-                Err(error) => return Err(error.to_string()),
-            }
-        };
-        assert_eq!(length, have, "every byte that was asked for belongs to the item");
-        match item {
+        match self.header()? {
             Item::Configuration { name_length } => {
                 self.say(start, &format!("CONFIGURATION {name_length}"));
                 self.take(name_length.try_into().expect("fits"))?;
             }
             Item::Begin { kind, id, name, instance, version } => {
-                let kind = match kind {
-                    Begins::Start => "START",
-                    Begins::Full => "FULL",
-                };
-                let name = name.escape_ascii();
+                let (kind, name) = (kind.name(), name.escape_ascii());
                 self.say(start, &format!("{kind} {id} {name} instance {instance} version {version}"));
                 self.body(id)?;
             }
             Item::Continue { kind, id } => {
-                let kind = match kind {
-                    Continues::Part => "PART",
-                    Continues::End => "END",
-                };
-                self.say(start, &format!("{kind} {id}"));
+                self.say(start, &format!("{} {id}", kind.name()));
                 self.body(id)?;
             }
             Item::EndOfStream => self.say(start, "end byte"),
@@ -120,6 +97,25 @@ impl<'a> Walk<'a> {
             }
         }
         Ok(true)
+    }
+
+    /// An item without what belongs to it, from as many bytes as its decoder asks for.
+    fn header(&mut self) -> Result<Item<'a>, String> {
+        let start = self.taken;
+        loop {
+            let have = self.taken - start;
+            match Item::decode(&self.bytes[start..self.taken]) {
+                Ok((item, length)) => {
+                    assert_eq!(length, have, "every byte that was asked for belongs to the item");
+                    return Ok(item);
+                }
+                Err(Error::Short { wanted }) => {
+                    assert!(wanted > have, "{wanted} bytes are wanted where {have} are there");
+                    self.take(wanted - have)?;
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
     }
 
     fn body(&mut self, id: u32) -> Result<(), String> {

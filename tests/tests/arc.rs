@@ -6,24 +6,13 @@ use std::collections::BTreeMap;
 
 use vfio_migration_core::device::arc::{self, DataSession, LONGEST_PATH};
 use vfio_migration_core::device::{Features, State};
-use vfio_migration_tests::golden::{FSM_ORACLE, MTTY_TRANSCRIPT};
+use vfio_migration_tests::kernel::{self, Cell};
 
 /// (flags, current, requested) → the next step, or nothing where the kernel says EINVAL.
 type Oracle = BTreeMap<(u64, u32, u32), Option<u32>>;
 
 fn oracle() -> Oracle {
-    let rows = FSM_ORACLE.lines().filter(|line| !line.starts_with('#'));
-    rows.map(|row| {
-        let cells: Vec<i64> = row.split(',').map(|cell| cell.parse().expect(row)).collect();
-        let [flags, current, requested, result, next] = cells[..] else { panic!("{row}") };
-        let key = (flags.try_into().unwrap(), current.try_into().unwrap(), requested.try_into().unwrap());
-        match result {
-            0 => (key, Some(next.try_into().unwrap())),
-            -22 => (key, None),
-            _ => panic!("{row}"),
-        }
-    })
-    .collect()
+    kernel::steps().map(|row| ((row.flags, row.current, row.requested), row.next)).collect()
 }
 
 /// All steps from `from` to `to` as the kernel's driver loop takes them.
@@ -156,51 +145,20 @@ fn every_arc_does_to_the_session_what_its_steps_do() {
     assert_eq!(counts.len(), 6, "each kind of arc is met: {counts:?}");
 }
 
-/// A row of the transcript's matrices: from, to, whether the kernel accepted, whether it gave a data fd, state after.
-struct Row<'a> {
-    from: &'a str,
-    to: &'a str,
-    accepted: bool,
-    data_fd: bool,
-    after: &'a str,
-}
-
-/// The two matrices: with nothing written in RESUMING, and RESUMING's row with a complete state.
-fn matrices() -> [Vec<Row<'static>>; 2] {
-    let mut parts = MTTY_TRANSCRIPT.split("\n== transition matrix ").skip(1);
-    [(); 2].map(|()| {
-        let rows = parts.next().unwrap().lines().skip(1).take_while(|line| !line.is_empty());
-        rows.map(|line| {
-            let (from, rest) = line.split_once(" -> ").expect(line);
-            let (to, rest) = rest.split_once(": ").expect(line);
-            let (_, after) = rest.split_once("after=").expect(line);
-            let data_fd = rest.contains("data_fd=yes");
-            Row { from: from.trim(), to: to.trim(), accepted: rest.starts_with("ret=0"), data_fd, after }
-        })
-        .collect()
-    })
-}
-
-fn state(name: &str) -> Option<State> {
-    State::ALL.into_iter().find(|state| state.name() == name)
-}
-
 #[test]
 fn a_real_device_gives_a_data_fd_with_exactly_the_arcs_that_open_or_replace_a_session() {
     let features = Features { p2p: true, pre_copy: true };
-    let [first, with_state] = matrices();
+    let [first, with_state] = kernel::matrices();
     assert_eq!((first.len(), with_state.len()), (70, 10));
     // Without a complete state the driver itself refuses to leave RESUMING; the second matrix has these arcs.
-    let first = first.into_iter().filter(|row| row.from != "RESUMING");
+    let first = first.into_iter().filter(|cell| cell.from != State::Resuming);
     let mut fds = 0;
-    for row in first.chain(with_state) {
-        let Row { from, to, accepted, data_fd, after } = row;
-        let (current, requested) = (state(from).unwrap(), state(to));
-        let session = requested.and_then(|to| arc::data_session(features, current, to));
-        assert_eq!(session.is_some(), accepted, "{from} to {to}");
-        assert_eq!(session.is_some_and(DataSession::returns_data_fd), data_fd, "{from} to {to}");
-        assert_eq!(state(after), if accepted { requested } else { Some(current) }, "{from} to {to}");
-        fds += usize::from(data_fd);
+    for Cell { from, to, answer, after } in first.chain(with_state) {
+        let requested = State::from_raw(to);
+        let session = requested.and_then(|to| arc::data_session(features, from, to));
+        assert_eq!(session.map(DataSession::returns_data_fd), answer.ok(), "{from} to {to}");
+        assert_eq!(Some(after), if answer.is_ok() { requested } else { Some(from) }, "{from} to {to}");
+        fds += usize::from(answer == Ok(true));
     }
     assert_eq!(fds, 4 + 4 + 1 + 4 + 1 + 1 + 3);
 }

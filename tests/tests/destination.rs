@@ -9,19 +9,12 @@ use vfio_migration_core::session::{
 };
 use vfio_migration_core::stream::record::Terminator;
 use vfio_migration_tests::model::{Faults, ModelDevice, ModelLink, Sizes};
-use vfio_migration_tests::script::{Ends, order_destination, play_destination};
+use vfio_migration_tests::payload::{CONFIG, DATA, END, INIT_DATA_SENT, SETUP, content, data};
+use vfio_migration_tests::script::{
+    Ends, STOPPED, TO_DATA, TO_RESUMING, order_destination, play_destination,
+};
 
-const SETUP: [u8; 8] = *b"\xff\xff\xff\xff\xef\x10\0\x03";
-const DATA: [u8; 8] = *b"\xff\xff\xff\xff\xef\x10\0\x04";
-const CONFIG: [u8; 8] = *b"\xff\xff\xff\xff\xef\x10\0\x02";
-const END: [u8; 8] = *b"\xff\xff\xff\xff\xef\x10\0\x01";
-const INIT_DATA_SENT: [u8; 8] = *b"\xff\xff\xff\xff\xef\x10\0\x05";
 const ALL: Features = Features { p2p: true, pre_copy: true };
-
-/// A DATA record.
-fn data(bytes: &[u8]) -> Vec<u8> {
-    [&DATA[..], &(bytes.len() as u64).to_be_bytes(), bytes].concat()
-}
 
 /// Plays a script with a destination in RUNNING and a buffer of 64 bytes; returns what is written into the device.
 fn play(link: &[u8], script: &[&str]) -> Vec<u8> {
@@ -76,17 +69,16 @@ fn a_device_takes_three_sections_and_runs() {
 
 #[test]
 fn a_device_without_any_section_stops_and_runs() {
-    let script = ["> resume", "set RESUMING: ok", "> stop", "set STOP: ok", "> run", "set RUNNING: ok"];
-    assert_eq!(play(&[], &script), Vec::<u8>::new());
+    let script = [TO_RESUMING, STOPPED, &["> run", "set RUNNING: ok"]];
+    assert_eq!(play(&[], &script.concat()), Vec::<u8>::new());
 }
 
 #[test]
 fn a_stopped_device_is_resumed_too() {
     let mut buffer = [0xa5; 64];
     let mut destination = Destination::new(ALL, State::Stop, false, &mut buffer).unwrap();
-    let script =
-        ["idle Ready(Stop)", "> resume", "set RESUMING: ok", "> stop", "set STOP: ok", "idle Stopped"];
-    play_destination(&mut destination, &mut Ends::default(), &script);
+    let script = [&["idle Ready(Stop)"], TO_RESUMING, STOPPED, &["idle Stopped"]];
+    play_destination(&mut destination, &mut Ends::default(), &script.concat());
 }
 
 #[test]
@@ -135,7 +127,8 @@ fn empty_data_and_an_empty_configuration_are_taken() {
     let link = [&data(b"")[..], &data(b""), &END, &CONFIG, &END];
     let words = ["receive 8: 8"; 4];
     let script = [
-        &["> resume", "set RESUMING: ok", "> section"][..],
+        TO_RESUMING,
+        &["> section"],
         &words,
         &["receive 8: 8", "idle Section(EndOfState)"],
         &[
@@ -196,10 +189,6 @@ fn take(payload: &[u8], buffer: &mut [u8], link_sizes: &[usize], device_sizes: &
     device.written
 }
 
-fn content(length: usize) -> Vec<u8> {
-    (0..length).map(|at| u8::try_from((at * 7 + at / 256) % 251).unwrap()).collect()
-}
-
 #[test]
 fn records_of_every_size_come_through_the_smallest_buffer() {
     let content = content(300);
@@ -238,7 +227,7 @@ fn no_byte_behind_the_longest_record_is_touched() {
 fn what_is_lent_to_a_receive_is_as_the_caller_left_it_and_goes_to_the_device_unchanged() {
     let mut buffer = [0xa5; 256];
     let mut destination = Destination::new(ALL, State::Running, false, &mut buffer).unwrap();
-    let script = ["> resume", "set RESUMING: ok", "> section", "receive 8: 8", "receive 8: 8"];
+    let script = [TO_RESUMING, TO_DATA].concat();
     play_destination(&mut destination, &mut Ends::new(&data(&[0; 100])[..16]), &script);
     let DestinationEffect::Recv(lent) = destination.poll() else { panic!("no receive") };
     assert_eq!(lent.len(), 100);
@@ -253,7 +242,7 @@ fn one_record_of_five_gibibytes_goes_through_a_buffer_of_one_gibibyte() {
     const GIB: u64 = 1 << 30;
     let mut buffer = vec![0; 1 << 30];
     let mut destination = Destination::new(ALL, State::Running, false, &mut buffer).unwrap();
-    let script = ["> resume", "set RESUMING: ok", "> section", "receive 8: 8", "receive 8: 8"];
+    let script = [TO_RESUMING, TO_DATA].concat();
     let head = [DATA, (5 * GIB + 3).to_be_bytes()].concat();
     play_destination(&mut destination, &mut Ends::new(&head), &script);
     let mut received = 0;

@@ -9,26 +9,20 @@ use vfio_migration_core::session::{
 };
 use vfio_migration_core::stream::record::Tag;
 use vfio_migration_tests::model::{EIO, Faults, ModelDevice, ModelLink};
-use vfio_migration_tests::script::{Ends, order_destination, play_destination};
+use vfio_migration_tests::payload::{DATA, END, SETUP, every_effect};
+use vfio_migration_tests::script::{
+    Ends, STOPPED, TEN_BYTES, TO_DATA, TO_RESUMING, order_destination, play_destination,
+};
 
-const SETUP: [u8; 8] = *b"\xff\xff\xff\xff\xef\x10\0\x03";
-const DATA: [u8; 8] = *b"\xff\xff\xff\xff\xef\x10\0\x04";
-const CONFIG: [u8; 8] = *b"\xff\xff\xff\xff\xef\x10\0\x02";
-const END: [u8; 8] = *b"\xff\xff\xff\xff\xef\x10\0\x01";
 const ALL: Features = Features { p2p: true, pre_copy: true };
 const RESET: &str = "the device was reset to RUNNING, its former content is gone";
 const UNKNOWN: &str = "the device refused its reset, its state is unknown";
 
-/// DATA of ten bytes, CONFIG with a body of four, END_OF_STATE: every kind of effect in one section.
-fn payload() -> Vec<u8> {
-    [&DATA[..], &10_u64.to_be_bytes(), b"0123456789", &CONFIG, b"conf", &END].concat()
-}
-
-/// Plays the parts of a script with a device that came from `now`; the link has [`payload`].
+/// Plays the parts of a script with a device that came from `now`; the link has [`every_effect`].
 fn play(now: State, parts: &[&[&str]]) {
     let mut buffer = [0xa5; 64];
     let mut destination = Destination::new(ALL, now, true, &mut buffer).unwrap();
-    play_destination(&mut destination, &mut Ends::new(&payload()), &parts.concat());
+    play_destination(&mut destination, &mut Ends::new(&every_effect()), &parts.concat());
 }
 
 #[test]
@@ -47,118 +41,75 @@ fn a_refused_resuming_is_followed_by_the_former_state_then_reset_and_the_first_c
 }
 
 /// What goes wrong in RESUMING and after it: the script up to it, and the cause.
-const AFTER_RESUME: [(&[&str], &str); 18] = [
-    (&["> section", "receive 8: error 104"], "the link failed at byte 0 of the payload: error 104"),
+const AFTER_RESUME: [(&[&[&str]], &str); 18] = [
+    (&[&["> section", "receive 8: error 104"]], "the link failed at byte 0 of the payload: error 104"),
     (
-        &["> section", "receive 8: 0"],
+        &[&["> section", "receive 8: 0"]],
         "the stream ended at byte 0 of the payload, wanted 8 more bytes of a record",
     ),
     (
-        &["> section", "receive 8: 3", "receive 5: 0"],
+        &[&["> section", "receive 8: 3", "receive 5: 0"]],
         "the stream ended at byte 3 of the payload, wanted 5 more bytes of a record",
     ),
     (
-        &["> section", "receive 8: 3", "receive 5: error 104"],
+        &[&["> section", "receive 8: 3", "receive 5: error 104"]],
         "the link failed at byte 3 of the payload: error 104",
     ),
     (
-        &["> section", "receive 8: 8", "receive 8: 7", "receive 1: 0"],
+        &[&["> section", "receive 8: 8", "receive 8: 7", "receive 1: 0"]],
         "the stream ended at byte 15 of the payload, wanted 1 more bytes of a record",
     ),
     (
-        &["> section", "receive 8: 8", "receive 8: 8", "receive 10: 0"],
+        &[TO_DATA, &["receive 10: 0"]],
         "the stream ended at byte 16 of the payload, wanted 10 more bytes of a record",
     ),
+    (&[TO_DATA, &["receive 10: error 104"]], "the link failed at byte 16 of the payload: error 104"),
     (
-        &["> section", "receive 8: 8", "receive 8: 8", "receive 10: error 104"],
-        "the link failed at byte 16 of the payload: error 104",
-    ),
-    (
-        &["> section", "receive 8: 8", "receive 8: 8", "receive 10: 4", "write data 4: 4", "receive 6: 0"],
+        &[TO_DATA, &["receive 10: 4", "write data 4: 4", "receive 6: 0"]],
         "the stream ended at byte 20 of the payload, wanted 6 more bytes of a record",
     ),
     (
-        &["> section", "receive 8: 8", "receive 8: 8", "receive 10: 10", "write data 10: error 14"],
+        &[TO_DATA, &["receive 10: 10", "write data 10: error 14"]],
         "the device refused the data at byte 16 of the payload: error 14",
     ),
     (
-        &["> section", "receive 8: 8", "receive 8: 8", "receive 10: 10", "write data 10: 0"],
+        &[TO_DATA, &["receive 10: 10", "write data 10: 0"]],
         "the device took nothing of the data at byte 16 of the payload",
     ),
     (
-        &[
-            "> section",
-            "receive 8: 8",
-            "receive 8: 8",
-            "receive 10: 10",
-            "write data 10: 7",
-            "write data 3: error 14",
-        ],
+        &[TO_DATA, &["receive 10: 10", "write data 10: 7", "write data 3: error 14"]],
         "the device refused the data at byte 23 of the payload: error 14",
     ),
     (
-        &[
-            "> section",
-            "receive 8: 8",
-            "receive 8: 8",
-            "receive 10: 10",
-            "write data 10: 7",
-            "write data 3: 0",
-        ],
+        &[TO_DATA, &["receive 10: 10", "write data 10: 7", "write data 3: 0"]],
         "the device took nothing of the data at byte 23 of the payload",
     ),
     (
-        &[
-            "> section",
-            "receive 8: 8",
-            "receive 8: 8",
-            "receive 10: 10",
-            "write data 10: 10",
-            "receive 8: 8",
-            "receive configuration: error 22",
-        ],
+        &[TO_DATA, TEN_BYTES, &["receive 8: 8", "receive configuration: error 22"]],
         "the configuration at byte 34 of the payload was refused: error 22",
     ),
     (
-        &[
-            "> section",
-            "receive 8: 8",
-            "receive 8: 8",
-            "receive 10: 10",
-            "write data 10: 10",
-            "receive 8: 8",
-            "receive configuration: 4",
-            "receive 8: error 104",
-        ],
+        &[TO_DATA, TEN_BYTES, &["receive 8: 8", "receive configuration: 4", "receive 8: error 104"]],
         "the link failed at byte 38 of the payload: error 104",
     ),
     (
-        &[
-            "> section",
-            "receive 8: 8",
-            "receive 8: 8",
-            "receive 10: 10",
-            "write data 10: 10",
-            "receive 8: 8",
-            "receive configuration: 3",
-            "receive 8: 8",
-        ],
+        &[TO_DATA, TEN_BYTES, &["receive 8: 8", "receive configuration: 3", "receive 8: 8"]],
         "wanted END_OF_STATE behind CONFIG at byte 37 of the payload, got 0x66ffffffffef1000",
     ),
-    (&["> section", "receive 8: 8", "> cancel"], "cancelled"),
-    (&["> stop", "set STOP: error 22"], "the device refused STOP: error 22"),
-    (&["> stop", "set STOP: ok", "> run", "set RUNNING: error 5"], "the device refused RUNNING: error 5"),
+    (&[&["> section", "receive 8: 8", "> cancel"]], "cancelled"),
+    (&[&["> stop", "set STOP: error 22"]], "the device refused STOP: error 22"),
+    (&[STOPPED, &["> run", "set RUNNING: error 5"]], "the device refused RUNNING: error 5"),
 ];
 
 #[test]
 fn whatever_fails_after_resume_ends_in_a_reset_and_nothing_else() {
     for now in [State::Running, State::Stop] {
         for (script, cause) in AFTER_RESUME {
-            let start = ["> resume", "set RESUMING: ok"];
+            let script = script.concat();
             let reset = format!("failed: {cause}; {RESET}");
-            play(now, &[&start, script, &["reset: not yet", "reset: ok", &reset, "> cancel", &reset]]);
+            play(now, &[TO_RESUMING, &script, &["reset: not yet", "reset: ok", &reset, "> cancel", &reset]]);
             let unknown = format!("failed: {cause}; {UNKNOWN}");
-            play(now, &[&start, script, &["reset: error 18", &unknown, "> cancel", &unknown]]);
+            play(now, &[TO_RESUMING, &script, &["reset: error 18", &unknown, "> cancel", &unknown]]);
         }
     }
 }
@@ -179,11 +130,10 @@ fn terminators_that_were_not_agreed_on_end_in_a_reset() {
         link.extend(tag.raw().to_be_bytes());
         let mut buffer = [0xa5; 64];
         let mut destination = Destination::new(features, State::Running, ack, &mut buffer).unwrap();
-        let words = ["> section", "receive 8: 8", "receive 8: 8", "receive 8: 8", "reset: ok"];
         let failed = format!(
             "failed: wanted a record that was agreed on at byte 16 of the payload, got {tag}; {RESET}"
         );
-        let script = [&["> resume", "set RESUMING: ok"][..], &words, &[&failed]].concat();
+        let script = [TO_RESUMING, TO_DATA, &["receive 8: 8", "reset: ok", &failed]].concat();
         play_destination(&mut destination, &mut Ends::new(&link), &script);
     }
 }
@@ -194,23 +144,15 @@ fn cancel_before_resume_leaves_the_device_alone_and_after_it_resets_in_every_pha
         let at = format!("failed: cancelled; the device is in {now}");
         play(now, &[&["> cancel", &at, "> cancel", &at]]);
         let reset = ["> cancel", "> cancel", "reset: ok", &format!("failed: cancelled; {RESET}")];
-        let phases: [&[&str]; 5] = [
-            &["> resume"],
-            &["> resume", "set RESUMING: not yet"],
-            &["> resume", "set RESUMING: ok", "idle Resuming"],
-            &["> resume", "set RESUMING: ok", "> stop", "set STOP: ok", "idle Stopped"],
-            &[
-                "> resume",
-                "set RESUMING: ok",
-                "> stop",
-                "set STOP: ok",
-                "> run",
-                "set RUNNING: ok",
-                "idle Running",
-            ],
+        let phases: [&[&[&str]]; 5] = [
+            &[&["> resume"]],
+            &[&["> resume", "set RESUMING: not yet"]],
+            &[TO_RESUMING, &["idle Resuming"]],
+            &[TO_RESUMING, STOPPED, &["idle Stopped"]],
+            &[TO_RESUMING, STOPPED, &["> run", "set RUNNING: ok", "idle Running"]],
         ];
         for phase in phases {
-            play(now, &[phase, &reset]);
+            play(now, &[&phase.concat(), &reset]);
         }
     }
 }
@@ -224,12 +166,12 @@ struct Load {
 
 const ORDERS: [&str; 5] = ["resume", "section", "section", "stop", "run"];
 
-/// Loads a device that came from `now`: a START payload, then [`payload`].
+/// Loads a device that came from `now`: a START payload, then [`every_effect`].
 fn load(now: State, breaks: bool, faults: &Faults) -> Load {
     let mut buffer = [0xa5; 64];
     let mut destination = Destination::new(ALL, now, false, &mut buffer).unwrap();
     let mut device = ModelDevice { breaks, ..ModelDevice::new(now, &[], faults) };
-    let bytes = [&SETUP[..], &END, &payload()].concat();
+    let bytes = [&SETUP[..], &END, &every_effect()].concat();
     let mut link = ModelLink { config: vec![0; 4], ..ModelLink::new(&bytes, faults) };
     let mut events = vec![];
     let mut phase = DestinationPhase::Ready(now);
@@ -308,7 +250,7 @@ fn every_one_two_and_three_failed_operations_end_where_the_failure_says() {
 
 #[test]
 fn cancel_at_every_effect_ends_in_a_reset_and_the_late_answer_is_misuse() {
-    let bytes = [&SETUP[..], &END, &payload()].concat();
+    let bytes = [&SETUP[..], &END, &every_effect()].concat();
     for at in 0..12 {
         let mut ends = ModelLink { config: vec![0; 4], ..ModelLink::new(&bytes, &Faults::default()) };
         let mut buffer = [0xa5; 64];

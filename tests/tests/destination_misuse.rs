@@ -7,95 +7,46 @@ use std::mem::discriminant;
 use vfio_migration_core::device::{Features, State};
 use vfio_migration_core::session::{BUFFER_MIN, Destination, DestinationDone, DestinationEffect, Misuse};
 use vfio_migration_tests::model::EIO;
-use vfio_migration_tests::script::{DESTINATION_ORDERS, Ends, order_destination, play_destination};
+use vfio_migration_tests::payload::{DATA, every_effect};
+use vfio_migration_tests::script::{
+    DESTINATION_ORDERS, Ends, STOPPED, TEN_BYTES, TO_DATA, TO_RESUMING, order_destination, play_destination,
+};
 
-const DATA: [u8; 8] = *b"\xff\xff\xff\xff\xef\x10\0\x04";
-const CONFIG: [u8; 8] = *b"\xff\xff\xff\xff\xef\x10\0\x02";
-const END: [u8; 8] = *b"\xff\xff\xff\xff\xef\x10\0\x01";
 const ALL: Features = Features { p2p: true, pre_copy: true };
 
-/// DATA of ten bytes, CONFIG with a body of four, END_OF_STATE: every kind of effect in one section.
-fn payload() -> Vec<u8> {
-    [&DATA[..], &10_u64.to_be_bytes(), b"0123456789", &CONFIG, b"conf", &END].concat()
-}
-
 /// Every place that a destination can be in: the script that leads there and the orders that it takes there.
-const PLACES: [(&[&str], &[&str]); 13] = [
-    (&["idle Ready(Running)"], &["resume"]),
-    (&["> resume", "set RESUMING: not yet"], &[]),
-    (&["> resume", "set RESUMING: ok", "idle Resuming"], &["section", "stop"]),
-    (&["> resume", "set RESUMING: ok", "> section", "receive 8: not yet"], &[]),
-    (&["> resume", "set RESUMING: ok", "> section", "receive 8: 5", "receive 3: not yet"], &[]),
-    (
-        &["> resume", "set RESUMING: ok", "> section", "receive 8: 8", "receive 8: 8", "receive 10: not yet"],
-        &[],
-    ),
-    (
-        &[
-            "> resume",
-            "set RESUMING: ok",
-            "> section",
-            "receive 8: 8",
-            "receive 8: 8",
-            "receive 10: 10",
-            "write data 10: not yet",
-        ],
-        &[],
-    ),
+const PLACES: [(&[&[&str]], &[&str]); 13] = [
+    (&[&["idle Ready(Running)"]], &["resume"]),
+    (&[&["> resume", "set RESUMING: not yet"]], &[]),
+    (&[TO_RESUMING, &["idle Resuming"]], &["section", "stop"]),
+    (&[TO_RESUMING, &["> section", "receive 8: not yet"]], &[]),
+    (&[TO_RESUMING, &["> section", "receive 8: 5", "receive 3: not yet"]], &[]),
+    (&[TO_RESUMING, TO_DATA, &["receive 10: not yet"]], &[]),
+    (&[TO_RESUMING, TO_DATA, &["receive 10: 10", "write data 10: not yet"]], &[]),
+    (&[TO_RESUMING, TO_DATA, TEN_BYTES, &["receive 8: 8", "receive configuration: not yet"]], &[]),
     (
         &[
-            "> resume",
-            "set RESUMING: ok",
-            "> section",
-            "receive 8: 8",
-            "receive 8: 8",
-            "receive 10: 10",
-            "write data 10: 10",
-            "receive 8: 8",
-            "receive configuration: not yet",
-        ],
-        &[],
-    ),
-    (
-        &[
-            "> resume",
-            "set RESUMING: ok",
-            "> section",
-            "receive 8: 8",
-            "receive 8: 8",
-            "receive 10: 10",
-            "write data 10: 10",
-            "receive 8: 8",
-            "receive configuration: 4",
-            "receive 8: 8",
-            "idle Section(EndOfState)",
+            TO_RESUMING,
+            TO_DATA,
+            TEN_BYTES,
+            &["receive 8: 8", "receive configuration: 4", "receive 8: 8", "idle Section(EndOfState)"],
         ],
         &["section", "stop"],
     ),
-    (&["> resume", "set RESUMING: ok", "> stop", "set STOP: ok", "idle Stopped"], &["run"]),
-    (
-        &[
-            "> resume",
-            "set RESUMING: ok",
-            "> stop",
-            "set STOP: ok",
-            "> run",
-            "set RUNNING: ok",
-            "idle Running",
-        ],
-        &[],
-    ),
-    (&["> resume", "set RESUMING: ok", "> cancel", "reset: not yet"], &[]),
-    (&["> cancel", "failed: cancelled; the device is in RUNNING"], &[]),
+    (&[TO_RESUMING, STOPPED, &["idle Stopped"]], &["run"]),
+    (&[TO_RESUMING, STOPPED, &["> run", "set RUNNING: ok", "idle Running"]], &[]),
+    (&[TO_RESUMING, &["> cancel", "reset: not yet"]], &[]),
+    (&[&["> cancel", "failed: cancelled; the device is in RUNNING"]], &[]),
 ];
 
 /// Calls `test` with a destination at each place, once `poll` has asked for what comes next.
 fn at_every_place(mut test: impl FnMut(&mut Destination<'_>, &[&str], &[&str])) {
     for (script, orders) in PLACES {
+        let script = script.concat();
         let mut buffer = [0xa5; 64];
         let mut destination = Destination::new(ALL, State::Running, true, &mut buffer).unwrap();
-        play_destination(&mut destination, &mut Ends::new(&payload()), script);
-        test(&mut destination, script, orders);
+        play_destination(&mut destination, &mut Ends::new(&every_effect()), &script);
+        test(&mut destination, &script, orders);
     }
 }
 
@@ -178,9 +129,9 @@ fn an_answer_before_the_question_is_misuse_and_changes_nothing() {
 fn more_bytes_than_were_offered_are_misuse_and_the_right_answer_is_still_taken() {
     let mut buffer = [0xa5; 64];
     let mut destination = Destination::new(ALL, State::Running, true, &mut buffer).unwrap();
-    let mut ends = Ends::new(&payload());
-    let start = ["> resume", "set RESUMING: ok", "> section"];
-    play_destination(&mut destination, &mut ends, &start);
+    let mut ends = Ends::new(&every_effect());
+    play_destination(&mut destination, &mut ends, TO_RESUMING);
+    order_destination(&mut destination, "section").unwrap();
     let table = [
         (["receive 8: not yet", "receive 8: 8"], 8),
         (["receive 8: not yet", "receive 8: 8"], 8),

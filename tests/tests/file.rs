@@ -1,4 +1,6 @@
 //! The file that `save` writes and `load` takes: whole, cut, damaged, of another device, and followed by something.
+//!
+//! Deliberately absent: the program around it, its options, files and exit codes; those are in `host/tests/program.rs`.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -12,6 +14,7 @@ use vfio_migration_host::link::Link;
 use vfio_migration_host::open::Identity;
 use vfio_migration_host::sim::{Assigned, Config, Sim};
 use vfio_migration_host::transfer::{self, Error, Job, Leave, Reason, Refused, Report};
+use vfio_migration_tests::golden::ONE_END_SECTION;
 
 const SIZE: u64 = 100;
 
@@ -73,11 +76,15 @@ fn refused(bytes: &[u8], good: &[u8], what: &str) -> Error {
     error
 }
 
+/// The stream through its end byte.
+fn before_description(stream: &[u8]) -> &[u8] {
+    &stream[..stream.windows(3).rposition(|window| window == b"\x06\0\0").unwrap()]
+}
+
 /// A description in the place of the real one, with a right checksum.
 fn with_description(stream: &[u8], json: &str) -> Vec<u8> {
-    let marker = b"\x06\0\0";
-    let end = stream.windows(3).rposition(|window| window == marker).unwrap();
-    let mut bytes = stream[..=end].to_vec();
+    let mut bytes = before_description(stream).to_vec();
+    bytes.push(6);
     bytes.extend(u32::try_from(json.len() + 10).unwrap().to_be_bytes());
     bytes.extend(json.as_bytes());
     let checksum = crc32c::crc32c(&bytes);
@@ -227,12 +234,20 @@ fn a_description_of_more_than_64_kibibytes_is_refused_unread() {
 }
 
 #[test]
-fn a_stream_without_a_checksum_is_refused() {
-    // QEMU loads this file; it was made by hand, and nothing protects its end.
-    let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/golden/one-end-section.bin")).unwrap();
+fn a_stream_whose_description_has_no_checksum_is_refused() {
+    let good = save(&mut device(SIZE, 7), None, Leave::Running);
+    // QEMU loads this description; it was made by hand, and nothing protects what stands before it.
+    let bytes = [before_description(&good), &ONE_END_SECTION[4328..]].concat();
+    let error = refused(&bytes, &good, "no checksum");
+    assert!(error.to_string().contains("got one that does not end in a checksum"), "{error}");
+}
+
+#[test]
+fn a_forced_stream_of_another_kind_of_device_is_refused_by_the_device_which_is_reset() {
     let good = save(&mut device(SIZE, 7), None, Leave::Running);
     let mut device = device(SIZE, 9);
-    let error = load_as(&mut device, &bytes, "sim", true).unwrap_err();
+    let error = load_as(&mut device, ONE_END_SECTION, "sim", true).unwrap_err();
+    assert_eq!((error.reason.refused(), error.device), (Refused::ByDevice, Left::Reset), "{error}");
     assert_eq!(device.sim.get_state(), State::Running, "{error}");
     load(&mut device, &good).unwrap();
 }

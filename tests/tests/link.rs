@@ -1,4 +1,6 @@
 //! Links over real file descriptors: what leaves in one piece, what is read ahead, and what ends a wait.
+//!
+//! Deliberately absent: what travels. Any bytes do here; streams are in `file.rs`.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;

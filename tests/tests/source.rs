@@ -6,22 +6,8 @@ use vfio_migration_core::device::State;
 use vfio_migration_core::session::drive;
 use vfio_migration_core::session::{BUFFER_MIN, DataRead, Source, SourceDone, SourceEffect, SourcePhase};
 use vfio_migration_tests::model::{Faults, ModelDevice, ModelLink, Sizes};
-use vfio_migration_tests::script::{Ends, order_source, play_source};
-
-const SETUP: [u8; 8] = *b"\xff\xff\xff\xff\xef\x10\0\x03";
-const DATA: [u8; 8] = *b"\xff\xff\xff\xff\xef\x10\0\x04";
-const CONFIG: [u8; 8] = *b"\xff\xff\xff\xff\xef\x10\0\x02";
-const END: [u8; 8] = *b"\xff\xff\xff\xff\xef\x10\0\x01";
-
-/// Device data of which no two neighbouring 256 bytes are alike.
-fn content(length: usize) -> Vec<u8> {
-    (0..length).map(|at| u8::try_from((at * 7 + at / 256) % 251).unwrap()).collect()
-}
-
-/// A DATA record.
-fn data(bytes: &[u8]) -> Vec<u8> {
-    [&DATA[..], &(bytes.len() as u64).to_be_bytes(), bytes].concat()
-}
+use vfio_migration_tests::payload::{CONFIG, DATA, END, SETUP, content, data};
+use vfio_migration_tests::script::{COPIED, Ends, FINISHED, TO_COPYING, order_source, play_source};
 
 #[test]
 fn a_running_device_is_saved_and_runs_on() {
@@ -107,18 +93,16 @@ fn a_device_that_runs_after_its_save_is_saved_again_and_came_from_running() {
     let mut ends = Ends::default();
     let mut buffer = [0xa5; 64];
     let mut source = Source::new(State::Stop, &mut buffer).unwrap();
-    let save = ["> setup", "send 16: 16", "> stop", "set STOP_COPY: ok", "> copy_rest"];
-    play_source(&mut source, &mut ends, &save);
-    play_source(
-        &mut source,
-        &mut ends,
-        &["read data, room for 40: end", "send 8: 8", "> finish", "set STOP: ok", "> run", "set RUNNING: ok"],
-    );
-    play_source(&mut source, &mut ends, &save);
+    play_source(&mut source, &mut ends, TO_COPYING);
+    play_source(&mut source, &mut ends, COPIED);
+    play_source(&mut source, &mut ends, FINISHED);
+    play_source(&mut source, &mut ends, &["> run", "set RUNNING: ok"]);
+    play_source(&mut source, &mut ends, TO_COPYING);
     play_source(
         &mut source,
         &mut ends,
         &[
+            "> copy_rest",
             "read data, room for 40: error 5",
             "set RUNNING to recover: ok",
             "failed: the device's data could not be read: error 5; the device is in RUNNING",
@@ -132,9 +116,8 @@ fn a_device_without_data_gives_an_end_of_state_alone() {
         let mut ends = Ends::default();
         let mut buffer = [0xa5; 64];
         let mut source = Source::new(State::Running, &mut buffer).unwrap();
-        let start = ["> setup", "send 16: 16", "> stop", "set STOP_COPY: ok", "> copy_rest"];
-        play_source(&mut source, &mut ends, &start);
-        play_source(&mut source, &mut ends, &[end, "send 8: 8", "idle Copied"]);
+        play_source(&mut source, &mut ends, TO_COPYING);
+        play_source(&mut source, &mut ends, &["> copy_rest", end, "send 8: 8", "idle Copied"]);
         assert_eq!(ends.output, [SETUP, END, END].concat());
     }
 }
@@ -144,9 +127,8 @@ fn when_all_is_copied_each_further_copy_rest_gives_an_end_of_state_alone() {
     let mut ends = Ends::default();
     let mut buffer = [0xa5; 64];
     let mut source = Source::new(State::Running, &mut buffer).unwrap();
-    let script = ["> setup", "send 16: 16", "> stop", "set STOP_COPY: ok", "> copy_rest"];
-    play_source(&mut source, &mut ends, &script);
-    play_source(&mut source, &mut ends, &["read data, room for 40: end", "send 8: 8"]);
+    play_source(&mut source, &mut ends, TO_COPYING);
+    play_source(&mut source, &mut ends, COPIED);
     for _ in 0..3 {
         play_source(&mut source, &mut ends, &["> copy_rest", "send 8: 8", "idle Copied"]);
     }
@@ -248,8 +230,8 @@ fn no_byte_behind_the_longest_read_is_touched() {
 fn what_is_lent_to_a_read_is_as_the_caller_left_it() {
     let mut buffer = [0xa5; 256];
     let mut source = Source::new(State::Running, &mut buffer).unwrap();
-    let start = ["> setup", "send 16: 16", "> stop", "set STOP_COPY: ok", "> copy_rest"];
-    play_source(&mut source, &mut Ends::default(), &start);
+    play_source(&mut source, &mut Ends::default(), TO_COPYING);
+    order_source(&mut source, "copy_rest").unwrap();
     let SourceEffect::ReadData(lent) = source.poll() else { panic!("no read") };
     assert!(lent.len() == 232 && lent.iter().all(|&byte| byte == 0xa5));
     lent[..3].copy_from_slice(b"abc");
@@ -265,8 +247,8 @@ fn five_gibibytes_go_through_a_buffer_of_one_gibibyte() {
     const LENGTH: [u8; 8] = [0, 0, 0, 0, 0x3f, 0xff, 0xff, 0xe8]; // 1 GiB less 24
     let mut buffer = vec![0; GIB];
     let mut source = Source::new(State::Running, &mut buffer).unwrap();
-    let start = ["> setup", "send 16: 16", "> stop", "set STOP_COPY: ok", "> copy_rest"];
-    play_source(&mut source, &mut Ends::default(), &start);
+    play_source(&mut source, &mut Ends::default(), TO_COPYING);
+    order_source(&mut source, "copy_rest").unwrap();
     let mut reads = 0;
     let mut sent = 0_u64;
     loop {

@@ -8,11 +8,10 @@ use vfio_migration_core::session::{
     Cause, Code, Event, Failure, Left, Misuse, Source, SourceDone, SourceEffect, SourcePhase,
 };
 use vfio_migration_tests::model::{EIO, Faults, ModelDevice, ModelLink};
-use vfio_migration_tests::script::{Ends, order_source, play_source};
+use vfio_migration_tests::script::{COPIED, Ends, FINISHED, SET_UP, TO_COPYING, order_source, play_source};
 
-const TO_COPYING: [&str; 4] = ["> setup", "send 16: 16", "> stop", "set STOP_COPY: ok"];
-const COPIED: [&str; 3] = ["> copy_rest", "read data, room for 40: end", "send 8: 8"];
-const STOPPED: [&str; 2] = ["> finish", "set STOP: ok"];
+const RESET: &str = "the device was reset to RUNNING, its former content is gone";
+const UNKNOWN: &str = "the device refused its reset, its state is unknown";
 
 /// Plays the parts of a script with a device that came from `now`.
 fn play(now: State, parts: &[&[&str]]) {
@@ -39,80 +38,56 @@ fn a_refused_setup_leaves_the_device_alone() {
 #[test]
 fn a_refused_stop_copy_is_followed_by_stop_then_reset_and_the_first_cause_stays() {
     for now in [State::Running, State::Stop] {
-        let start = ["> setup", "send 16: 16", "> stop", "set STOP_COPY: error 16"];
+        let start = [SET_UP, &["> stop", "set STOP_COPY: error 16"]].concat();
         let cause = "failed: the device refused STOP_COPY: error 16";
         play(now, &[&start, &["set STOP to recover: ok", &format!("{cause}; the device is in STOP")]]);
         let refused = "set STOP to recover: error 17";
-        let reset = format!("{cause}; the device was reset to RUNNING, its former content is gone");
+        let reset = format!("{cause}; {RESET}");
         play(now, &[&start, &[refused, "reset: ok", &reset]]);
-        let unknown = format!("{cause}; the device refused its reset, its state is unknown");
+        let unknown = format!("{cause}; {UNKNOWN}");
         play(now, &[&start, &[refused, "reset: error 18", &unknown]]);
     }
 }
 
 /// What goes wrong with data or link in STOP_COPY: the script up to it, and the cause.
-const IN_STOP_COPY: [(&[&str], &str); 12] = [
-    (&["> copy_rest", "read data, room for 40: error 5"], "the device's data could not be read: error 5"),
+const IN_STOP_COPY: [(&[&[&str]], &str); 12] = [
+    (&[&["> copy_rest", "read data, room for 40: error 5"]], "the device's data could not be read: error 5"),
     (
-        &["> copy_rest", "read data, room for 40: nothing now"],
+        &[&["> copy_rest", "read data, room for 40: nothing now"]],
         "the device answered ENOMSG in STOP_COPY, wanted data or the end",
     ),
     (
-        &["> copy_rest", "read data, room for 40: 9", "send 25: 25", "read data, room for 40: error 5"],
+        &[&["> copy_rest", "read data, room for 40: 9", "send 25: 25", "read data, room for 40: error 5"]],
         "the device's data could not be read: error 5",
     ),
-    (&["> copy_rest", "read data, room for 40: 9", "send 25: error 32"], "the link refused bytes: error 32"),
     (
-        &["> copy_rest", "read data, room for 40: 9", "send 25: 0"],
+        &[&["> copy_rest", "read data, room for 40: 9", "send 25: error 32"]],
+        "the link refused bytes: error 32",
+    ),
+    (
+        &[&["> copy_rest", "read data, room for 40: 9", "send 25: 0"]],
         "the link took no byte, its other end is gone",
     ),
     (
-        &["> copy_rest", "read data, room for 40: 9", "send 25: 24", "send 1: error 32"],
-        "the link refused bytes: error 32",
-    ),
-    (&["> copy_rest", "read data, room for 40: end", "send 8: error 32"], "the link refused bytes: error 32"),
-    (
-        &["> copy_rest", "read data, room for 40: end", "send 8: 8", "> copy_rest", "send 8: error 32"],
+        &[&["> copy_rest", "read data, room for 40: 9", "send 25: 24", "send 1: error 32"]],
         "the link refused bytes: error 32",
     ),
     (
-        &["> copy_rest", "read data, room for 40: end", "send 8: 8", "> config", "send 8: error 32"],
+        &[&["> copy_rest", "read data, room for 40: end", "send 8: error 32"]],
         "the link refused bytes: error 32",
     ),
+    (&[COPIED, &["> copy_rest", "send 8: error 32"]], "the link refused bytes: error 32"),
+    (&[COPIED, &["> config", "send 8: error 32"]], "the link refused bytes: error 32"),
     (
-        &[
-            "> copy_rest",
-            "read data, room for 40: end",
-            "send 8: 8",
-            "> config",
-            "send 8: 8",
-            "send configuration: error 71",
-        ],
+        &[COPIED, &["> config", "send 8: 8", "send configuration: error 71"]],
         "the configuration could not be sent: error 71",
     ),
     (
-        &[
-            "> copy_rest",
-            "read data, room for 40: end",
-            "send 8: 8",
-            "> config",
-            "send 8: 8",
-            "send configuration: ok",
-            "send 8: error 32",
-        ],
+        &[COPIED, &["> config", "send 8: 8", "send configuration: ok", "send 8: error 32"]],
         "the link refused bytes: error 32",
     ),
     (
-        &[
-            "> copy_rest",
-            "read data, room for 40: end",
-            "send 8: 8",
-            "> config",
-            "send 8: 8",
-            "send configuration: ok",
-            "send 8: 5",
-            "send 3: 0",
-        ],
+        &[COPIED, &["> config", "send 8: 8", "send configuration: ok", "send 8: 5", "send 3: 0"]],
         "the link took no byte, its other end is gone",
     ),
 ];
@@ -121,32 +96,32 @@ const IN_STOP_COPY: [(&[&str], &str); 12] = [
 fn failed_data_or_link_brings_the_device_back_to_where_it_came_from_or_to_a_reset() {
     for now in [State::Running, State::Stop] {
         for (script, cause) in IN_STOP_COPY {
+            let script = script.concat();
             let back = format!("set {now} to recover: ok");
             let refused = format!("set {now} to recover: error 17");
             let at = format!("failed: {cause}; the device is in {now}");
-            let reset =
-                format!("failed: {cause}; the device was reset to RUNNING, its former content is gone");
-            let unknown = format!("failed: {cause}; the device refused its reset, its state is unknown");
-            play(now, &[&TO_COPYING, script, &[&back, &at]]);
-            play(now, &[&TO_COPYING, script, &[&refused, "reset: ok", &reset]]);
-            play(now, &[&TO_COPYING, script, &[&refused, "reset: error 18", &unknown]]);
+            let reset = format!("failed: {cause}; {RESET}");
+            let unknown = format!("failed: {cause}; {UNKNOWN}");
+            play(now, &[TO_COPYING, &script, &[&back, &at]]);
+            play(now, &[TO_COPYING, &script, &[&refused, "reset: ok", &reset]]);
+            play(now, &[TO_COPYING, &script, &[&refused, "reset: error 18", &unknown]]);
         }
     }
 }
 
 #[test]
 fn a_refused_finish_or_run_leads_to_a_reset() {
-    let copied = [&TO_COPYING[..], &COPIED].concat();
-    let stopped = [&copied[..], &STOPPED].concat();
+    let copied = [TO_COPYING, COPIED].concat();
+    let stopped = [&copied, FINISHED].concat();
     let table = [
         (copied, ["> finish", "set STOP: error 16"], "STOP"),
         (stopped, ["> run", "set RUNNING: error 16"], "RUNNING"),
     ];
     for (start, refused, state) in table {
         let cause = format!("failed: the device refused {state}: error 16");
-        let reset = format!("{cause}; the device was reset to RUNNING, its former content is gone");
+        let reset = format!("{cause}; {RESET}");
         play(State::Running, &[&start, &refused, &["reset: ok", &reset]]);
-        let unknown = format!("{cause}; the device refused its reset, its state is unknown");
+        let unknown = format!("{cause}; {UNKNOWN}");
         play(State::Running, &[&start, &refused, &["reset: error 18", &unknown]]);
     }
 }
@@ -154,35 +129,29 @@ fn a_refused_finish_or_run_leads_to_a_reset() {
 #[test]
 fn cancel_between_orders_brings_the_device_back_to_where_it_came_from() {
     let cancel = ["> cancel", "> cancel"];
-    let copied = [&TO_COPYING[..], &COPIED].concat();
+    let copied = [TO_COPYING, COPIED].concat();
     for now in [State::Running, State::Stop] {
         let back = format!("set {now} to recover: ok");
         let at = format!("failed: cancelled; the device is in {now}");
         play(now, &[&cancel, &[&at]]);
-        play(now, &[&["> setup", "send 16: 16"], &cancel, &[&at]]);
-        play(now, &[&TO_COPYING, &cancel, &[&back, &at]]);
+        play(now, &[SET_UP, &cancel, &[&at]]);
+        play(now, &[TO_COPYING, &cancel, &[&back, &at]]);
         play(now, &[&copied, &cancel, &[&back, &at]]);
     }
     let back = ["set RUNNING to recover: ok", "failed: cancelled; the device is in RUNNING"];
-    play(State::Running, &[&copied, &STOPPED, &cancel, &back]);
-    play(State::Stop, &[&copied, &STOPPED, &cancel, &["failed: cancelled; the device is in STOP"]]);
+    play(State::Running, &[&copied, FINISHED, &cancel, &back]);
+    play(State::Stop, &[&copied, FINISHED, &cancel, &["failed: cancelled; the device is in STOP"]]);
 }
 
 #[test]
 fn a_refused_way_back_from_a_cancel_leads_to_a_reset_and_a_second_cancel_changes_nothing() {
     let refused = ["> cancel", "set RUNNING to recover: error 16", "> cancel"];
-    let reset = [
-        "reset: not yet",
-        "> cancel",
-        "reset: ok",
-        "failed: cancelled; the device was reset to RUNNING, its former content is gone",
-        "> cancel",
-        "failed: cancelled; the device was reset to RUNNING, its former content is gone",
-    ];
-    play(State::Running, &[&TO_COPYING, &refused, &reset]);
-    let unknown =
-        ["reset: error 18", "failed: cancelled; the device refused its reset, its state is unknown"];
-    play(State::Running, &[&TO_COPYING, &refused, &unknown, &["> cancel"], &unknown[1..]]);
+    let failed = format!("failed: cancelled; {RESET}");
+    let reset = ["reset: not yet", "> cancel", "reset: ok", &failed, "> cancel", &failed];
+    play(State::Running, &[TO_COPYING, &refused, &reset]);
+    let failed = format!("failed: cancelled; {UNKNOWN}");
+    let unknown = ["reset: error 18", &failed];
+    play(State::Running, &[TO_COPYING, &refused, &unknown, &["> cancel"], &unknown[1..]]);
 }
 
 #[test]
@@ -212,12 +181,11 @@ fn cancel_during_a_recovery_keeps_the_first_cause_and_ends_in_the_state_that_the
     let read = ["> copy_rest", "read data, room for 40: error 5", "set RUNNING: not yet", "> cancel"];
     let cause = "failed: the device's data could not be read: error 5";
     let back = format!("{cause}; the device is in RUNNING");
-    play(State::Running, &[&TO_COPYING, &read, &["set RUNNING to recover: ok", &back]]);
-    let reset = format!("{cause}; the device was reset to RUNNING, its former content is gone");
+    play(State::Running, &[TO_COPYING, &read, &["set RUNNING to recover: ok", &back]]);
+    let reset = format!("{cause}; {RESET}");
     let refused = ["set RUNNING to recover: error 17", "> cancel", "reset: ok", &reset];
-    play(State::Running, &[&TO_COPYING, &read, &refused]);
-    let stop =
-        ["> setup", "send 16: 16", "> stop", "set STOP_COPY: error 16", "set STOP: not yet", "> cancel"];
+    play(State::Running, &[TO_COPYING, &read, &refused]);
+    let stop = [SET_UP, &["> stop", "set STOP_COPY: error 16", "set STOP: not yet", "> cancel"]].concat();
     let cause = "failed: the device refused STOP_COPY: error 16";
     for now in [State::Stop, State::Running] {
         let back = format!("set {now} to recover: ok");

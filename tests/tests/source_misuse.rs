@@ -7,104 +7,36 @@ use std::mem::discriminant;
 use vfio_migration_core::device::State;
 use vfio_migration_core::session::{BUFFER_MIN, DataRead, Misuse, Source, SourceDone, SourceEffect};
 use vfio_migration_tests::model::EIO;
-use vfio_migration_tests::script::{Ends, SOURCE_ORDERS, order_source, play_source};
+use vfio_migration_tests::script::{
+    COPIED, Ends, FINISHED, SET_UP, SOURCE_ORDERS, TO_COPYING, order_source, play_source,
+};
 
 /// Every place that a source can be in: the script that leads there and the orders that it takes there.
-const PLACES: [(&[&str], &[&str]); 14] = [
-    (&["idle Ready(Running)"], &["setup"]),
-    (&["> setup", "send 16: not yet"], &[]),
-    (&["> setup", "send 16: 9", "send 7: not yet"], &[]),
-    (&["> setup", "send 16: 16", "idle SetUp"], &["stop"]),
-    (&["> setup", "send 16: 16", "> stop", "set STOP_COPY: not yet"], &[]),
-    (&["> setup", "send 16: 16", "> stop", "set STOP_COPY: ok", "idle Copying"], &["copy_rest"]),
-    (
-        &[
-            "> setup",
-            "send 16: 16",
-            "> stop",
-            "set STOP_COPY: ok",
-            "> copy_rest",
-            "read data, room for 40: not yet",
-        ],
-        &[],
-    ),
-    (
-        &[
-            "> setup",
-            "send 16: 16",
-            "> stop",
-            "set STOP_COPY: ok",
-            "> copy_rest",
-            "read data, room for 40: 3",
-            "send 19: not yet",
-        ],
-        &[],
-    ),
-    (
-        &[
-            "> setup",
-            "send 16: 16",
-            "> stop",
-            "set STOP_COPY: ok",
-            "> copy_rest",
-            "read data, room for 40: end",
-            "send 8: 8",
-            "idle Copied",
-        ],
-        &["copy_rest", "config", "finish"],
-    ),
-    (
-        &[
-            "> setup",
-            "send 16: 16",
-            "> stop",
-            "set STOP_COPY: ok",
-            "> copy_rest",
-            "read data, room for 40: end",
-            "send 8: 8",
-            "> config",
-            "send 8: 8",
-            "send configuration: not yet",
-        ],
-        &[],
-    ),
-    (
-        &[
-            "> setup",
-            "send 16: 16",
-            "> stop",
-            "set STOP_COPY: ok",
-            "> copy_rest",
-            "read data, room for 40: end",
-            "send 8: 8",
-            "> finish",
-            "set STOP: ok",
-            "idle Stopped",
-        ],
-        &["run"],
-    ),
-    (&["> setup", "send 16: 16", "> stop", "set STOP_COPY: error 1", "set STOP: not yet"], &[]),
-    (
-        &[
-            "> setup",
-            "send 16: 16",
-            "> stop",
-            "set STOP_COPY: error 1",
-            "set STOP to recover: error 2",
-            "reset: not yet",
-        ],
-        &[],
-    ),
-    (&["> cancel", "failed: cancelled; the device is in RUNNING"], &[]),
+const PLACES: [(&[&[&str]], &[&str]); 14] = [
+    (&[&["idle Ready(Running)"]], &["setup"]),
+    (&[&["> setup", "send 16: not yet"]], &[]),
+    (&[&["> setup", "send 16: 9", "send 7: not yet"]], &[]),
+    (&[SET_UP, &["idle SetUp"]], &["stop"]),
+    (&[SET_UP, &["> stop", "set STOP_COPY: not yet"]], &[]),
+    (&[TO_COPYING, &["idle Copying"]], &["copy_rest"]),
+    (&[TO_COPYING, &["> copy_rest", "read data, room for 40: not yet"]], &[]),
+    (&[TO_COPYING, &["> copy_rest", "read data, room for 40: 3", "send 19: not yet"]], &[]),
+    (&[TO_COPYING, COPIED, &["idle Copied"]], &["copy_rest", "config", "finish"]),
+    (&[TO_COPYING, COPIED, &["> config", "send 8: 8", "send configuration: not yet"]], &[]),
+    (&[TO_COPYING, COPIED, FINISHED, &["idle Stopped"]], &["run"]),
+    (&[SET_UP, &["> stop", "set STOP_COPY: error 1", "set STOP: not yet"]], &[]),
+    (&[SET_UP, &["> stop", "set STOP_COPY: error 1", "set STOP to recover: error 2", "reset: not yet"]], &[]),
+    (&[&["> cancel", "failed: cancelled; the device is in RUNNING"]], &[]),
 ];
 
 /// Calls `test` with a source at each place, once `poll` has asked for what comes next.
 fn at_every_place(mut test: impl FnMut(&mut Source<'_>, &[&str], &[&str])) {
     for (script, orders) in PLACES {
+        let script = script.concat();
         let mut buffer = [0xa5; 64];
         let mut source = Source::new(State::Running, &mut buffer).unwrap();
-        play_source(&mut source, &mut Ends::new(&[1, 2, 3]), script);
-        test(&mut source, script, orders);
+        play_source(&mut source, &mut Ends::new(&[1, 2, 3]), &script);
+        test(&mut source, &script, orders);
     }
 }
 

@@ -1,32 +1,16 @@
 //! Every text that core has for people: one row for each variant of each enum.
 //!
-//! Deliberately absent: the texts of events, which stand beside them in core.
+//! Deliberately absent: the texts of events, which stand beside them in core, and host's, in `words_host.rs`.
 
-use std::collections::HashSet;
 use std::error::Error;
-use std::fmt::{Debug, Display};
-use std::mem::discriminant;
 
 use vfio_migration_core::device::{Features, State};
 use vfio_migration_core::session::{BUFFER_MIN, Cause, Code, Failure, Left, Misuse};
 use vfio_migration_core::stream::record::{self, Tag};
 use vfio_migration_core::stream::section;
+use vfio_migration_tests::words::check;
 
 const CODE: Code = Code(22);
-
-/// Holds each text against its row and against the rules for all of them, and counts the variants.
-fn check<T: Display + Debug>(table: &[(T, &str)], variants: usize) {
-    for (value, text) in table {
-        assert_eq!(value.to_string(), *text, "{value:?}");
-        assert!(!text.starts_with(char::is_uppercase), "{text:?} begins with a capital letter");
-        assert!(!text.ends_with('.'), "{text:?} ends with a full stop");
-        assert!(!text.trim().is_empty() && text.trim() == *text && !text.contains('\n'), "{text:?}");
-    }
-    let seen: HashSet<_> = table.iter().map(|(value, _)| discriminant(value)).collect();
-    assert_eq!(seen.len(), variants, "each variant has a row");
-    let texts: HashSet<_> = table.iter().map(|(_, text)| text).collect();
-    assert_eq!(texts.len(), table.len(), "no two rows say the same");
-}
 
 /// An error that prints its cause itself must not also name it as its source.
 fn check_sources<T: Error>(table: &[(T, &str)]) {

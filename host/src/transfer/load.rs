@@ -60,7 +60,7 @@ fn first_section(
     let wanted = "the START section of a VFIO device, instance 0, version 1";
     let section = match reader.item()? {
         Item::Begin { kind: Begins::Start, id, name, instance: 0, version: SECTION_VERSION }
-            if name.ends_with(NAME_END) && !name.iter().any(u8::is_ascii_control) =>
+            if name.ends_with(NAME_END) && !String::from_utf8_lossy(name).contains(char::is_control) =>
         {
             Section { id, name: String::from_utf8_lossy(name).into_owned() }
         }

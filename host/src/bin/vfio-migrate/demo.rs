@@ -1,4 +1,7 @@
 //! `vfio-migrate demo`.
+//!
+//! Deliberately absent: a kernel's device, and a second process. Both devices are simulated and each has a thread;
+//! `save` and `load` move what is real.
 
 use std::io::Write;
 use std::net::Shutdown;

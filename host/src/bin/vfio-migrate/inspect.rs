@@ -1,4 +1,7 @@
 //! `vfio-migrate inspect`.
+//!
+//! Deliberately absent: the bytes of data and configurations. They mean something to the driver alone, and may hold a
+//! guest's secrets.
 
 use std::collections::BTreeMap;
 use std::fs::File;

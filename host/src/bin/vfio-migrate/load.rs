@@ -1,4 +1,7 @@
 //! `vfio-migrate load`.
+//!
+//! Deliberately absent: the checks of the stream, which are in `transfer`, so that a VMM has them too; and streams of
+//! whole machines, which only a QEMU takes.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;

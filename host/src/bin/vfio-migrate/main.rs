@@ -1,4 +1,6 @@
 //! `vfio-migrate`: looks at, saves and loads the state of VFIO devices.
+//!
+//! Deliberately absent: a network connection of its own, and a file of settings. `-` is a pipe, which ssh can carry.
 
 use std::path::Path;
 use std::process::ExitCode;

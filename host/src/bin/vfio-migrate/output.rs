@@ -1,4 +1,7 @@
 //! An output file that is complete or not there: written beside its name, and renamed at the end.
+//!
+//! Deliberately absent: clearing up after a SIGKILL. The file that is left says in its name that it is incomplete, and
+//! nothing here removes it.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;

@@ -1,4 +1,7 @@
 //! `vfio-migrate probe`.
+//!
+//! Deliberately absent: a search for devices, and repairs. It asks the one device that it is given and names what
+//! stands in the way; binding drivers and giving access is for whoever owns the machine.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -139,8 +142,8 @@ impl Probe {
 
 fn layer_of(error: &open::Error) -> &'static str {
     use open::Error::{
-        Fd, InUse, Kernel, Missing, Name, NoGroup, NoVfio, NotDevice, NotVfio, NotViable, Open, Permission,
-        Unbound,
+        ApiVersion, Fd, InUse, Kernel, Missing, Name, NoGroup, NoVfio, NotDevice, NotVfio, NotViable, Open,
+        Permission, Unbound,
     };
     match error {
         Name(_) | Fd { .. } | NotDevice { .. } => "command line",
@@ -150,7 +153,7 @@ fn layer_of(error: &open::Error) -> &'static str {
         Permission { .. } => "permissions",
         InUse { .. } => "other user",
         Kernel { call: "VFIO_SET_IOMMU" | "VFIO_DEVICE_ATTACH_IOMMUFD_PT", .. } => "IOMMU",
-        NoVfio { .. } | Open { .. } | Kernel { .. } => "kernel",
+        NoVfio { .. } | ApiVersion { .. } | Open { .. } | Kernel { .. } => "kernel",
     }
 }
 

@@ -1,4 +1,6 @@
 //! What a user sees while data moves: a bar on a terminal, or every event with `--trace`.
+//!
+//! Deliberately absent: the time that is left. A driver's estimate of its state may be 0 or far off.
 
 use std::time::{Duration, Instant};
 

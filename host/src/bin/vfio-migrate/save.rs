@@ -1,4 +1,6 @@
 //! `vfio-migrate save`.
+//!
+//! Deliberately absent: a second device in the file, and pre-copy: the device is stopped for the whole of the save.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,7 @@
 //! Standard input and output as ends of a stream, and words for people that may get lost.
+//!
+//! Deliberately absent: the standard library's buffers. A stream goes through the file descriptor alone, and `Link`
+//! gathers what is small.
 
 use std::fmt;
 use std::io::{IsTerminal, Write};

@@ -1,4 +1,6 @@
 //! The device that a command works on: a kernel's or a simulated one.
+//!
+//! Deliberately absent: how a device is opened, which is `open`'s, and the order of a migration, which is `transfer`'s.
 
 use std::os::fd::AsFd;
 

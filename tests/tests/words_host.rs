@@ -1,0 +1,290 @@
+//! Every text that host has for people: one row for each variant of each enum of errors.
+//!
+//! Deliberately absent: what the program puts around them, and a failed transfer's place in a stream, which only a
+//! transfer can make; `host/tests/program.rs` and `file.rs` have those.
+
+use std::error::Error;
+use std::io;
+
+use vfio_migration_core::device::State;
+use vfio_migration_core::session::{Cause, Code, Left, Misuse};
+use vfio_migration_core::stream::{record, section};
+use vfio_migration_host::device::Unsupported;
+use vfio_migration_host::sim::{ConfigError, Errno, SIZE_MAX};
+use vfio_migration_host::transfer::{self, Place, Reason};
+use vfio_migration_host::{file, open};
+use vfio_migration_tests::words::check;
+
+const EINVAL: Code = Code(22);
+
+/// An error's chain is printed as `text: source: its source`, so none may say what the next one says.
+fn check_sources<T: Error>(table: &[(T, &str)]) {
+    for (error, text) in table {
+        let source = error.source().map(ToString::to_string);
+        assert!(source.is_none_or(|source| !text.contains(&source)), "{text}");
+    }
+}
+
+#[test]
+fn every_open_error_names_what_was_asked_for_and_who_refused() {
+    use open::Error;
+    let address = || "0000:3b:00.2".to_owned();
+    let driver = || "mlx5_core".to_owned();
+    let group = || "41".to_owned();
+    let file = || "/dev/vfio/41".into();
+    let table = [
+        (
+            Error::Name("eth0".into()),
+            "wanted a PCI address, an mdev UUID, a path below /sys or /dev/vfio/devices, fd:N or sim:, got 'eth0'",
+        ),
+        (
+            Error::Missing { path: file(), source: io::ErrorKind::NotFound.into() },
+            "there is no device /dev/vfio/41",
+        ),
+        (
+            Error::Unbound { address: address() },
+            "0000:3b:00.2 is bound to no driver; bind it to its vfio driver first",
+        ),
+        (
+            Error::NoGroup { address: address(), driver: driver() },
+            "0000:3b:00.2 has no IOMMU group (driver mlx5_core): the machine's IOMMU is off, or the driver is not a \
+             vfio driver",
+        ),
+        (
+            Error::NotVfio { address: address(), driver: driver(), group: group(), path: file() },
+            "the IOMMU group 41 of 0000:3b:00.2 has no /dev/vfio/41: driver mlx5_core is not a vfio driver, or the \
+             kernel has no VFIO groups (try the character device)",
+        ),
+        (
+            Error::Permission { path: file() },
+            "no permission to open /dev/vfio/41: run as its owner or give yourself access",
+        ),
+        (Error::InUse { path: file(), holders: vec![] }, "/dev/vfio/41 is in use by another process"),
+        (
+            Error::InUse { path: file(), holders: vec!["qemu (pid 7)".into(), "dpdk (pid 8)".into()] },
+            "/dev/vfio/41 is in use by another process: qemu (pid 7), dpdk (pid 8)",
+        ),
+        (
+            Error::NotViable { group: group() },
+            "the IOMMU group 41 is not viable: bind every device of the group to a vfio driver, or to none",
+        ),
+        (
+            Error::Fd { number: 7, errno: Errno::BADF },
+            "file descriptor 7 was not inherited: Bad file descriptor (os error 9)",
+        ),
+        (
+            Error::NotDevice { number: 7, errno: Errno::NOTTY },
+            "file descriptor 7 is not a VFIO device: Inappropriate ioctl for device (os error 25)",
+        ),
+        (Error::ApiVersion { got: 7 }, "wanted version 0 of the kernel's VFIO group API, got 7"),
+        (
+            Error::NoVfio { path: "/dev/iommu".into() },
+            "the kernel has no /dev/iommu: load the module (vfio, or iommufd)",
+        ),
+        (
+            Error::Open { path: file(), errno: Errno::MFILE },
+            "/dev/vfio/41 can't be opened: Too many open files (os error 24)",
+        ),
+        (
+            Error::Kernel { call: "VFIO_SET_IOMMU", address: address(), errno: Errno::PERM },
+            "the kernel refused VFIO_SET_IOMMU on 0000:3b:00.2: Operation not permitted (os error 1)",
+        ),
+    ];
+    let variants = match table[0].0 {
+        Error::Name(_)
+        | Error::Missing { .. }
+        | Error::Unbound { .. }
+        | Error::NoGroup { .. }
+        | Error::NotVfio { .. }
+        | Error::Permission { .. }
+        | Error::InUse { .. }
+        | Error::NotViable { .. }
+        | Error::Fd { .. }
+        | Error::NotDevice { .. }
+        | Error::ApiVersion { .. }
+        | Error::NoVfio { .. }
+        | Error::Open { .. }
+        | Error::Kernel { .. } => 13,
+    };
+    check(&table, variants);
+    check_sources(&table);
+}
+
+#[test]
+fn every_reason_why_a_device_cannot_migrate_says_what_it_lacks() {
+    let table = [
+        (Unsupported::NoMigration, "the driver has no migration v2, or the kernel is older than 5.18"),
+        (
+            Unsupported::NotAsked(Errno::NODEV),
+            "the kernel refused VFIO_DEVICE_FEATURE_MIGRATION: No such device (os error 19)",
+        ),
+        (Unsupported::NoStopCopy(0x6), "the driver's migration flags 0x6 lack STOP_COPY"),
+        (
+            Unsupported::NoState(Errno::IO),
+            "the device's state can't be read (VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE: Input/output error (os error 5))",
+        ),
+        (Unsupported::UnknownState(9), "the device says that it is in state 9, wanted one from 0 to 7"),
+    ];
+    let variants = match table[0].0 {
+        Unsupported::NoMigration
+        | Unsupported::NotAsked(_)
+        | Unsupported::NoStopCopy(_)
+        | Unsupported::NoState(_)
+        | Unsupported::UnknownState(_) => 5,
+    };
+    check(&table, variants);
+    check_sources(&table);
+}
+
+#[test]
+fn every_file_error_says_where_and_what_was_wanted_and_got() {
+    use file::Error;
+    let footer = section::Error::Footer { wanted: 1, got: [0x7e, 0, 0, 0, 2] };
+    let tag = record::Error::UnknownTag { offset: 24, got: 7 };
+    let table = [
+        (
+            Error::Recv { offset: 60, code: EINVAL },
+            "the stream could not be read at byte 60: Invalid argument",
+        ),
+        (
+            Error::Ended { offset: 60, missing: 3, what: "a section's footer" },
+            "the stream ended at byte 60, wanted 3 more bytes of a section's footer",
+        ),
+        (
+            Error::Section { offset: 60, error: footer },
+            "at byte 60: wanted the footer of section 1, [7e, 00, 00, 00, 01], got [7e, 00, 00, 00, 02]",
+        ),
+        (
+            Error::Record { payload: 60, error: tag },
+            "at byte 84: wanted a record's tag at byte 24 of the payload, got 0x0000000000000007",
+        ),
+        (
+            Error::Unexpected { offset: 8, wanted: "a configuration", got: "the end of the stream".into() },
+            "at byte 8: wanted a configuration, got the end of the stream",
+        ),
+        (
+            Error::Checksum { wanted: 0x0a0b_0c0d, got: "00000000\"}".into(), covered: 400 },
+            "the stream is damaged: wanted crc32c 0a0b0c0d of its first 400 bytes, got \"00000000\\\"}\"",
+        ),
+        (
+            Error::Description { offset: 300, reason: "has no key vfio-migration".into() },
+            "at byte 300: wanted a description of ours, got one that has no key vfio-migration",
+        ),
+        (
+            Error::NewerFormat { got: 2 },
+            "the description has format 2, wanted at most 1: a newer program wrote this file",
+        ),
+        (
+            Error::Mismatch { wanted: "125 bytes of data".into(), got: "124 bytes of data".into() },
+            "wanted 125 bytes of data by the description, got 124 bytes of data in the sections before it",
+        ),
+        (
+            Error::Trailing { offset: 400 },
+            "at byte 400: wanted the end of the stream behind its description, got more bytes",
+        ),
+    ];
+    let variants = match table[0].0 {
+        Error::Recv { .. }
+        | Error::Ended { .. }
+        | Error::Section { .. }
+        | Error::Record { .. }
+        | Error::Unexpected { .. }
+        | Error::Checksum { .. }
+        | Error::Description { .. }
+        | Error::NewerFormat { .. }
+        | Error::Mismatch { .. }
+        | Error::Trailing { .. } => 10,
+    };
+    check(&table, variants);
+    check_sources(&table);
+}
+
+#[test]
+fn every_reason_of_a_failed_transfer_says_what_went_wrong_first() {
+    let place = Place::default;
+    let refused = Cause::Refused { state: State::StopCopy, code: EINVAL };
+    let table = [
+        (Reason::Session { place: place(), cause: Cause::Cancelled }, "cancelled"),
+        (
+            Reason::Session { place: place(), cause: refused },
+            "the device refused STOP_COPY: error 22 (Invalid argument)",
+        ),
+        (
+            Reason::Stream(file::Error::NewerFormat { got: 2 }),
+            "the description has format 2, wanted at most 1: a newer program wrote this file",
+        ),
+        (
+            Reason::Write { offset: 60, code: Code(28) },
+            "the stream could not be written at byte 60: No space left on device",
+        ),
+        (
+            Reason::OtherDriver { wanted: "mlx5_vfio_pci".into(), got: "si\u{1b}m".into() },
+            "the stream is of a device of driver 'si\\u{1b}m', wanted 'mlx5_vfio_pci'; the driver of a file \
+             descriptor is said with fd:N,driver=NAME",
+        ),
+        (
+            Reason::Keep(io::Error::from_raw_os_error(28)),
+            "the stream could not be kept: No space left on device (os error 28)",
+        ),
+        (
+            Reason::NotReset { state: State::StopCopy, code: EINVAL },
+            "the device was left in STOP_COPY and refused its reset: Invalid argument",
+        ),
+        (Reason::Misuse(Misuse::SmallBuffer { got: 63 }), "wanted a buffer of at least 64 bytes, got 63"),
+    ];
+    let variants = match table[0].0 {
+        Reason::Session { .. }
+        | Reason::Stream(_)
+        | Reason::Write { .. }
+        | Reason::OtherDriver { .. }
+        | Reason::Keep(_)
+        | Reason::NotReset { .. }
+        | Reason::Misuse(_) => 7,
+    };
+    check(&table, variants);
+    check_sources(&table);
+}
+
+#[test]
+fn a_failed_transfer_says_why_where_the_device_is_and_whether_the_stream_holds_its_state() {
+    let failed = |device, stream_is_whole| transfer::Error {
+        reason: Reason::Stream(file::Error::Trailing { offset: 9 }),
+        device,
+        stream_is_whole,
+    };
+    let table = [
+        (
+            failed(Left::At(State::Running), false),
+            "at byte 9: wanted the end of the stream behind its description, got more bytes; the device is in \
+             RUNNING",
+        ),
+        (
+            failed(Left::Unknown, true),
+            "at byte 9: wanted the end of the stream behind its description, got more bytes; the device refused \
+             its reset, its state is unknown; the stream is whole and can be loaded",
+        ),
+    ];
+    check(&table, 1);
+    check_sources(&table);
+}
+
+#[test]
+fn every_config_error_says_what_was_wanted_and_what_was_there() {
+    let too_big = format!("size: wanted at most {SIZE_MAX} bytes, got 5368709120");
+    let table = [
+        (
+            ConfigError::WrongPart { got: "sise=3".into() },
+            "wanted size=, seed= or flags=, each once, got \"sise=3\"",
+        ),
+        (
+            ConfigError::WrongValue { key: "flags", wanted: "1, 3, 5 or 7", got: "2".into() },
+            "flags: wanted 1, 3, 5 or 7, got \"2\"",
+        ),
+        (ConfigError::TooBig { got: 5 << 30 }, &too_big),
+    ];
+    let variants = match table[0].0 {
+        ConfigError::WrongPart { .. } | ConfigError::WrongValue { .. } | ConfigError::TooBig { .. } => 3,
+    };
+    check(&table, variants);
+    check_sources(&table);
+}
