@@ -104,7 +104,7 @@ fn every_open_error_names_what_was_asked_for_and_who_refused() {
         | Error::ApiVersion { .. }
         | Error::NoVfio { .. }
         | Error::Open { .. }
-        | Error::Kernel { .. } => 13,
+        | Error::Kernel { .. } => 14,
     };
     check(&table, variants);
     check_sources(&table);
