@@ -28,7 +28,7 @@ pub(crate) struct Options {
 
 /// Runs all measurements and prints their tables.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let bench = build("vfio-migration-bench", &["--package", "vfio-migration-bench"])?;
+    let bench = build("vfio-migration-bench")?;
     print_machine();
     copy(options, &bench)?;
     println!();
@@ -42,20 +42,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     instructions(&bench)
 }
 
-/// Throughput, with a row for the program where it can be built.
+/// Throughput, in the folder that was given, or in memory.
 fn copy(options: &Options, bench: &Path) -> Result<()> {
     let shared = PathBuf::from("/dev/shm");
     let default = if shared.is_dir() { shared } else { std::env::temp_dir() };
     let mut command = Command::new(bench);
     command.args(["copy", "--size", &options.size.to_string(), "--rounds", &options.rounds.to_string()]);
-    command.arg("--folder").arg(options.folder.as_ref().unwrap_or(&default));
-    match build("vfio-migrate", &["--package", "vfio-migration-host", "--bin", "vfio-migrate"]) {
-        Ok(program) => {
-            command.arg("--program").arg(program);
-        }
-        Err(error) => println!("the row of the program is left out, it can't be built: {error:#}"),
-    }
-    show(&mut command)
+    show(command.arg("--folder").arg(options.folder.as_ref().unwrap_or(&default)))
 }
 
 /// Instructions for one record: what twice as many records take more, divided by their number.
@@ -85,10 +78,10 @@ fn collected(bench: &Path, path: &str, records: u64) -> Result<u64> {
         .with_context(|| format!("{}: {}\n{}", command::show(&command), run.status, command::tail(&text, 20)))
 }
 
-/// Builds a program as for a release and returns its path.
-fn build(name: &str, arguments: &[&str]) -> Result<PathBuf> {
-    output(cargo().args(["build", "--quiet", "--release"]).args(arguments).current_dir(workspace()?))?;
-    Ok(target()?.join("release").join(name))
+/// Builds a package's program of the same name as for a release and returns its path.
+fn build(package: &str) -> Result<PathBuf> {
+    output(cargo().args(["build", "--quiet", "--release", "--package", package]).current_dir(workspace()?))?;
+    Ok(target()?.join("release").join(package))
 }
 
 /// Runs a command whose output is for the reader.

@@ -1,4 +1,6 @@
 //! Running other programs: quietly while they succeed, with their last lines when they fail.
+//!
+//! Deliberately absent: a shell. Arguments go to a program as they are.
 
 use std::fmt;
 use std::io::Write as _;

@@ -1,6 +1,6 @@
 //! The tasks of the workspace, started as `cargo xtask TASK`; each file is one task.
 //!
-//! They run commands and read their output; they use nothing of the library itself.
+//! Deliberately absent: the library itself. Tasks run commands and read their output.
 
 mod bench;
 mod command;

@@ -2,9 +2,12 @@
 //!
 //! `tests/panic_free` is a static library with one export for each way into core and a panic handler that calls a
 //! function which nobody defines. It is linked with all unused code left out, so the link fails exactly when an export
-//! can reach a panic. That the link can fail is shown each time, with an export that holds an index out of bounds.
+//! can reach a panic. That the link can fail is shown each time, with an export that holds an index out of bounds. A
+//! public function of core that no export calls is an error.
 //!
 //! Deliberately absent: Rust's overflow checks, which the library is built without, as a release is.
+
+mod surface;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +21,9 @@ use crate::command::{self, cargo, output, target, workspace};
 
 /// Proves that no export can panic, then that the proof can fail.
 pub(crate) fn run() -> Result<()> {
-    let exports = exports(&workspace()?.join(LIBRARY).join("src"))?;
+    let source = surface::source(&workspace()?.join(LIBRARY).join("src"))?;
+    surface::check(&source, &surface::source(&workspace()?.join("core/src"))?)?;
+    let exports = exports(&source)?;
     let linker = Linker::find()?;
     let library = build(&linker.host, &[])?;
     prove(&linker, &library, &exports)?;
@@ -27,6 +32,11 @@ pub(crate) fn run() -> Result<()> {
     refute(&linker, &library)?;
     println!("the negative control, an index that can fail, is refused by the linker as it must be");
     Ok(())
+}
+
+/// The folder that the proof is built in.
+pub(crate) fn folder() -> Result<PathBuf> {
+    Ok(target()?.join("panic-free"))
 }
 
 /// Links all exports at once and looks each up in the linked program; where that fails, names those that can panic.
@@ -72,19 +82,13 @@ fn refute(linker: &Linker, library: &Path) -> Result<()> {
 }
 
 /// The names of all exports, from the library's source, so that one the compiler drops is missed.
-fn exports(source: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(source).with_context(|| format!("cannot list {}", source.display()))? {
-        let path = entry?.path();
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let in_file: Vec<String> = text.lines().filter_map(export_of).collect();
-        let marked = text.lines().filter(|line| line.starts_with("#[unsafe(no_mangle)]")).count();
-        ensure!(in_file.len() == marked, "{}: {marked} exports, names of {in_file:?}", path.display());
-        names.extend(in_file);
-    }
+fn exports(source: &str) -> Result<Vec<String>> {
+    let mut names: Vec<String> = source.lines().filter_map(export_of).collect();
+    let marked = source.lines().filter(|line| line.starts_with("#[unsafe(no_mangle)]")).count();
+    ensure!(names.len() == marked, "{marked} exports, names of {names:?}");
     names.retain(|name| name != CONTROL);
     names.sort();
-    ensure!(!names.is_empty(), "no export in {}", source.display());
+    ensure!(!names.is_empty(), "no export in {LIBRARY}");
     Ok(names)
 }
 
@@ -97,7 +101,7 @@ fn export_of(line: &str) -> Option<String> {
 
 /// Builds the library and returns its archive.
 fn build(host: &str, features: &[&str]) -> Result<PathBuf> {
-    let folder = target()?.join("panic-free");
+    let folder = folder()?;
     let mut command = cargo();
     command
         .current_dir(workspace()?.join(LIBRARY))

@@ -1,4 +1,6 @@
 //! `device`: what the kernel says.
+//!
+//! Deliberately absent: `uapi`'s structs and numbers, which hold no code.
 
 use vfio_migration_core::device::arc::{self, DataSession, LONGEST_PATH};
 use vfio_migration_core::device::recover::{self, Recovery};
@@ -58,8 +60,8 @@ fn proof_arc_returns_data_fd(session: &DataSession) -> bool {
 }
 
 #[unsafe(no_mangle)]
-fn proof_recover_after_refusal(wanted: &State, came_from: &State) -> Recovery {
-    recover::after_refusal(*wanted, *came_from)
+fn proof_recover_after_refusal(wanted: &State, came_from: &State, quiescing: &bool) -> Recovery {
+    recover::after_refusal(*wanted, *came_from, *quiescing)
 }
 
 #[unsafe(no_mangle)]

@@ -1,11 +1,14 @@
 //! `session`: who acts next. Each call finds a session in any state that its type can hold.
+//!
+//! Deliberately absent: an order of calls. Every call may be the first.
 
 use vfio_migration_core::device::{Features, State};
 use vfio_migration_core::session::drive::{self, Device, Transport};
 use vfio_migration_core::session::{
-    Code, DataRead, Destination, DestinationDone, DestinationEffect, DestinationPhase, Event, Misuse, Source,
-    SourceDone, SourceEffect, SourcePhase,
+    Cause, Code, DataRead, Destination, DestinationDone, DestinationEffect, DestinationPhase, Event, Misuse,
+    Source, SourceDone, SourceEffect, SourcePhase,
 };
+use vfio_migration_core::stream::record::Tag;
 
 #[unsafe(no_mangle)]
 fn proof_source_new<'b>(now: &State, buffer: &'b mut [u8]) -> Result<Source<'b>, Misuse> {
@@ -103,6 +106,11 @@ fn proof_destination_cancel(destination: &mut Destination<'_>) {
 }
 
 #[unsafe(no_mangle)]
+fn proof_destination_record(destination: &Destination<'_>) -> Option<Tag> {
+    destination.record()
+}
+
+#[unsafe(no_mangle)]
 fn proof_destination_poll<'a>(destination: &'a mut Destination<'_>) -> DestinationEffect<'a> {
     destination.poll()
 }
@@ -123,6 +131,16 @@ fn proof_destination_drive(
     observe: &mut dyn FnMut(&Event),
 ) -> Result<DestinationPhase, Misuse> {
     drive::destination(destination, device, link, observe)
+}
+
+#[unsafe(no_mangle)]
+fn proof_cause_code(cause: &Cause) -> Option<Code> {
+    cause.code()
+}
+
+#[unsafe(no_mangle)]
+fn proof_cause_offset(cause: &Cause) -> Option<u64> {
+    cause.offset()
 }
 
 /// A device that the compiler knows nothing of.

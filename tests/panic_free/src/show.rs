@@ -1,4 +1,6 @@
 //! What people read: the `Display` of every word of core.
+//!
+//! Deliberately absent: `Debug`, which the compiler writes.
 
 use core::fmt::{Display, Formatter, Result};
 

@@ -1,7 +1,9 @@
 //! `stream`: what travels.
+//!
+//! Deliberately absent: streams. Each call gets bytes that nobody has checked before.
 
 use vfio_migration_core::stream::record::{self, DATA_HEAD, Decoder, Tag, WORD, Wanted, Word};
-use vfio_migration_core::stream::section::{self, FOOTER, Item};
+use vfio_migration_core::stream::section::{self, Begins, Continues, FOOTER, Item};
 
 #[unsafe(no_mangle)]
 fn proof_tag_from_raw(raw: &u64) -> Option<Tag> {
@@ -34,6 +36,11 @@ fn proof_decoder_new() -> Decoder {
 }
 
 #[unsafe(no_mangle)]
+fn proof_decoder_default() -> Decoder {
+    Decoder::default()
+}
+
+#[unsafe(no_mangle)]
 fn proof_decoder_wanted(decoder: &Decoder) -> Wanted {
     decoder.wanted()
 }
@@ -41,6 +48,11 @@ fn proof_decoder_wanted(decoder: &Decoder) -> Wanted {
 #[unsafe(no_mangle)]
 fn proof_decoder_offset(decoder: &Decoder) -> u64 {
     decoder.offset()
+}
+
+#[unsafe(no_mangle)]
+fn proof_decoder_record(decoder: &Decoder) -> Option<Tag> {
+    decoder.record()
 }
 
 #[unsafe(no_mangle)]
@@ -56,6 +68,21 @@ fn proof_decoder_data(decoder: &mut Decoder, count: &u64) {
 #[unsafe(no_mangle)]
 fn proof_decoder_config(decoder: &mut Decoder, length: &u64) {
     decoder.config(*length);
+}
+
+#[unsafe(no_mangle)]
+fn proof_record_error_offset(error: &record::Error) -> u64 {
+    error.offset()
+}
+
+#[unsafe(no_mangle)]
+fn proof_section_begins_name(kind: &Begins) -> &'static str {
+    kind.name()
+}
+
+#[unsafe(no_mangle)]
+fn proof_section_continues_name(kind: &Continues) -> &'static str {
+    kind.name()
 }
 
 #[unsafe(no_mangle)]

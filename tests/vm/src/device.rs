@@ -2,6 +2,8 @@
 //!
 //! What a guest would see of such a card is the text in its receive buffer, which the card's
 //! loop-back puts there. Reading the text takes it out.
+//!
+//! Deliberately absent: the library under test. Cards are opened through `vfio-ioctls`, which knows nothing of it.
 
 use std::fs;
 use std::os::fd::{AsRawFd as _, RawFd};

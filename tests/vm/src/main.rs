@@ -2,6 +2,8 @@
 //!
 //! Contents and states are checked through another project's VFIO code, so that a mistake of ours
 //! cannot hide itself. Nothing here stands between the tool and the kernel.
+//!
+//! Deliberately absent: an init system and a shell. The VM has this process and those that it starts.
 
 mod cases;
 mod device;

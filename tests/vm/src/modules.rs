@@ -1,4 +1,6 @@
 //! The guest's two sets of kernel modules, of which one is loaded at a time.
+//!
+//! Deliberately absent: what the modules need of each other. No `modprobe` is in the guest; the order stands here.
 
 use std::ffi::CString;
 use std::fs::{self, File};

@@ -1,4 +1,6 @@
 //! A QEMU inside the guest, with one of the cards assigned to its machine, and its control socket.
+//!
+//! Deliberately absent: an operating system in its machine. The card's content is read once QEMU has ended.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -1,4 +1,6 @@
 //! Where the device's bytes stand in a saved file, as `vfio-migrate inspect` sees it.
+//!
+//! Deliberately absent: a reader of the format. Whether `inspect` sees it right is shown in `host/tests`.
 
 use std::ops::Range;
 

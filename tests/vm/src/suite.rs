@@ -1,4 +1,6 @@
 //! Running the cases and saying how each went; one that fails does not stop the others.
+//!
+//! Deliberately absent: a time limit. What a case waits for has one in `tool`, and `cargo xtask vm` ends the VM.
 
 use std::panic::catch_unwind;
 
@@ -34,6 +36,7 @@ pub(crate) type Case = (&'static str, fn(&Bench) -> Result<()>);
 /// Counts what passed and what failed.
 pub(crate) struct Suite {
     filter: String,
+    cases: u32,
     passed: u32,
     failed: u32,
 }
@@ -41,7 +44,7 @@ pub(crate) struct Suite {
 impl Suite {
     /// A suite of the cases whose names contain `filter`.
     pub(crate) fn new(filter: &str) -> Self {
-        Self { filter: filter.to_string(), passed: 0, failed: 0 }
+        Self { filter: filter.to_string(), cases: 0, passed: 0, failed: 0 }
     }
 
     /// Loads a set of modules, runs all cases on it, each with new cards, and unloads it.
@@ -54,13 +57,18 @@ impl Suite {
         self.report(&format!("{name}/modules_are_unloaded"), set.unload());
     }
 
-    /// Prints the tally alone on the last line.
-    pub(crate) fn finish(&self) {
+    /// Prints the tally alone on the last line. A suite in which no case was run has failed.
+    pub(crate) fn finish(mut self) {
+        if self.cases == 0 {
+            let none = anyhow!("wanted a case whose name contains {:?}, got none", self.filter);
+            self.report("cases_are_run", Err(none));
+        }
         println!("{} passed, {} failed", self.passed, self.failed);
     }
 
     fn run(&mut self, name: &str, set: Set, case: fn(&Bench) -> Result<()>) {
         if name.contains(&self.filter) {
+            self.cases += 1;
             let outcome = catch_unwind(|| case(&Bench::new(set)?));
             self.report(name, outcome.unwrap_or_else(|_| Err(anyhow!("panicked"))));
         }

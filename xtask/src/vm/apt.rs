@@ -1,7 +1,7 @@
 //! Debian packages without installing them: a package manager's state of our own, verified
 //! downloads, unpacked into folders.
 //!
-//! Names no mirror: the machine's own sources say where Debian is, only the suites are ours.
+//! Deliberately absent: a mirror's name. The machine's own sources say where Debian is, only the suites are ours.
 
 use std::fs;
 use std::path::{Path, PathBuf};

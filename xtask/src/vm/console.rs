@@ -1,4 +1,6 @@
 //! Watching a VM from outside: its console becomes a log and a verdict, and it never outlives us.
+//!
+//! Deliberately absent: a way to type into the VM. It gets its orders on the kernel's command line.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read, Write as _};

@@ -1,4 +1,6 @@
 //! The guest's whole file system: an uncompressed newc archive that the kernel unpacks into memory.
+//!
+//! Deliberately absent: what goes into it. `cargo xtask vm` says that in its own file.
 
 use std::collections::BTreeSet;
 use std::fs::File;

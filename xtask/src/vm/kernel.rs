@@ -2,8 +2,9 @@
 //!
 //! Both sets end in `mtty`, the kernel's sample of a migratable device, which needs no hardware.
 //! The stock set is Debian's own and is opened through groups. Debian builds no iommufd, so the
-//! second set builds it, and vfio with device files, from the same kernel's source. No source
-//! stays: only the image and the modules are kept.
+//! second set builds it, and vfio with device files, from the same kernel's source.
+//!
+//! Deliberately absent: the source afterwards. Only the image and the modules are kept.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -138,8 +139,9 @@ fn newest(names: &[String]) -> Result<String> {
         Some((numbers.collect::<Option<Vec<u32>>>()?, version.to_string()))
     });
     let newest = versions.max().map(|(_, version)| version);
-    newest
-        .with_context(|| format!("no kernel package: wanted linux-headers-6.12.*+deb12-amd64, got {names:?}"))
+    newest.with_context(|| {
+        format!("no kernel package: wanted linux-headers-6.12.*+deb12-amd64, which {WHERE}, got {names:?}")
+    })
 }
 
 /// Copies a file and makes the folder for it.
@@ -148,6 +150,9 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
     Ok(())
 }
+
+/// Where this kernel's packages are.
+const WHERE: &str = "only bookworm-security has (is it among the machine's apt sources?)";
 
 /// What is taken out of the kernel's source.
 const SOURCES: [&str; 5] = [
@@ -194,6 +199,7 @@ mod tests {
     #[test]
     fn machine_without_kernel_packages_is_told_what_was_wanted() {
         let error = newest(&[]).unwrap_err().to_string();
-        assert_eq!(error, "no kernel package: wanted linux-headers-6.12.*+deb12-amd64, got []");
+        let wanted = "wanted linux-headers-6.12.*+deb12-amd64";
+        assert_eq!(error, format!("no kernel package: {wanted}, which {WHERE}, got []"));
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! Installs nothing and needs neither root nor KVM: kernel, modules and QEMU come out of Debian's
 //! packages into the user's cache folder, once; the VM is emulated.
+//!
+//! Deliberately absent: the guest's tests. They are the program in `tests/vm`.
 
 mod apt;
+mod cache;
 mod console;
 mod initramfs;
 mod kernel;
@@ -11,11 +14,13 @@ mod qemu;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use self::apt::Apt;
+use self::cache::Cache;
 use self::initramfs::Initramfs;
 use self::kernel::Kernel;
 use self::qemu::Qemu;
@@ -23,6 +28,7 @@ use crate::command::{self, Tally, step};
 
 /// Options of the task.
 #[derive(clap::Args)]
+#[command(after_help = AFTER)]
 pub(crate) struct Options {
     /// Run only the guest tests whose names contain this
     #[arg(long, value_name = "NAME")]
@@ -55,6 +61,7 @@ impl Default for Options {
 
 /// Brings the VM's parts together, boots it and returns its tests' tally.
 pub(crate) fn run(options: &Options) -> Result<Tally> {
+    check_libc()?;
     let cache = Cache::new(options.refresh)?;
     let kernel = match (&options.kernel, &options.modules) {
         (Some(image), Some(modules)) => Kernel { image: image.clone(), modules: modules.clone() },
@@ -81,62 +88,16 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
     Ok(tally)
 }
 
-/// The user's cache folder of this task.
-struct Cache {
-    root: PathBuf,
-    refresh: bool,
-}
-
-impl Cache {
-    fn new(refresh: bool) -> Result<Self> {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let home = || Some(Path::new(&std::env::var_os("HOME")?).join(".cache"));
-        let base = cache.or_else(home).context("neither XDG_CACHE_HOME nor HOME is set")?;
-        Ok(Self { root: base.join("vfio-migration/vm"), refresh })
-    }
-
-    /// A folder of the cache, made now unless an earlier run has made the whole of it.
-    fn folder(&self, name: &str, tools: &[(&str, &str)], make: Make) -> Result<PathBuf> {
-        let folder = self.root.join(name);
-        let complete = folder.join("complete");
-        if !self.refresh && fs::read_to_string(&complete).is_ok_and(|recipe| recipe == RECIPE) {
-            return Ok(folder);
-        }
-        check_machine(tools)?;
-        let work = self.root.join("work");
-        for place in [&folder, &work] {
-            remove(place)?;
-            fs::create_dir_all(place)?;
-        }
-        let apt = step("reading Debian's package lists", || Apt::new(&self.root.join("apt")))?;
-        make(&apt, &work, &folder)?;
-        for place in [work, self.root.join("apt")] {
-            remove(&place)?;
-        }
-        fs::write(complete, RECIPE)?;
-        Ok(folder)
-    }
-}
-
-/// Makes a folder's content (the last argument) with a folder for what is thrown away afterwards.
-type Make = fn(&Apt, &Path, &Path) -> Result<()>;
-
-/// Says at once what is missing for using Debian's packages, rather than one thing after another.
-fn check_machine(tools: &[(&str, &str)]) -> Result<()> {
-    let own = "give your own with --kernel, --modules and --qemu";
-    ensure!(cfg!(target_arch = "x86_64"), "Debian's kernel here is for x86_64 machines: {own}");
-    let missing: Vec<_> = tools.iter().filter(|(program, _)| !command::is_installed(program)).collect();
-    let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
-    ensure!(
-        missing.is_empty(),
-        "programs are missing: install the Debian packages {} or {own}",
-        packages.join(" ")
-    );
-    Ok(())
-}
-
 fn fetch_qemu(apt: &Apt, _work: &Path, folder: &Path) -> Result<()> {
     step("fetching Debian's QEMU 10", || apt.unpack_with_dependencies("qemu-system-x86/trixie", folder))
+}
+
+/// Says at once that the C library is missing which the guest's programs are linked with: in the guest is no other.
+fn check_libc() -> Result<()> {
+    let asked = command::output(Command::new("cc").arg("-print-file-name=libc.a"));
+    let found = asked.is_ok_and(|path| Path::new(path.trim()).is_file());
+    ensure!(found, "the C compiler `cc` has no static libc.a: install the Debian packages gcc and libc6-dev");
+    Ok(())
 }
 
 /// Builds the two programs of the guest; returns their folder.
@@ -168,16 +129,10 @@ fn pack(archive: &Path, programs: &Path, kernel: &Kernel, qemu: &Qemu) -> Result
     initramfs.finish()
 }
 
-/// Removes a folder that may not be there.
-fn remove(folder: &Path) -> Result<()> {
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
-    }
-    Ok(())
-}
-
-/// Stands in a folder of the cache once it is complete; a new number makes all of them anew.
-const RECIPE: &str = "1";
+const AFTER: &str = "\
+Examples:
+  cargo xtask vm --job interrupt
+  cargo xtask vm --kernel ~/linux/arch/x86/boot/bzImage --modules ~/modules --qemu /";
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 

@@ -1,6 +1,6 @@
 //! QEMU out of a folder that holds its packages: it boots the VM, and runs again inside it.
 //!
-//! No KVM: everything runs under TCG, so that the VM behaves alike on every machine.
+//! Deliberately absent: KVM. Everything runs under TCG, so that the VM behaves alike on every machine.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

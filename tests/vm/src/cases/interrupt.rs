@@ -1,4 +1,6 @@
 //! Signals while the other end of a pipe says nothing: the device runs again.
+//!
+//! Deliberately absent: a signal while the driver works. `mtty` is never busy long enough to be met there.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -36,7 +38,6 @@ fn signal_while_loading(bench: &Bench, signal: Signal, code: i32) -> Result<()> 
     wait_until_stalled(&child)?;
     tool::signal(&child, signal)?;
     tool::finish(child)?.expect(&[code])?;
-    bench.target.check_state(RUNNING)?;
     check_target_works(bench)
 }
 

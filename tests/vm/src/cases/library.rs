@@ -1,5 +1,7 @@
 //! The library in the hands of a VMM: on a file descriptor that someone else has opened, in this process and in a
 //! child that inherits it.
+//!
+//! Deliberately absent: a VMM's guest. Memory that a device writes to is mapped by nobody here.
 
 use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
@@ -23,15 +25,16 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 fn data_fd_life(bench: &Bench) -> Result<()> {
+    use State::{PreCopy, PreCopyP2p, Resuming, Running, Stop, StopCopy};
     let held = bench.target.open()?;
     let opened = borrow(&held)?;
     let mut device: Device<BorrowedFd<'_>> = Device::new(opened.as_fd())?;
-    use State::{PreCopy, PreCopyP2p, Resuming, Running, Stop, StopCopy};
     let way = [(PreCopy, 1), (PreCopyP2p, 1), (StopCopy, 1), (Stop, 0), (Resuming, 1)];
     walk(&mut device, &way)?;
     let refused = device.set_state(Stop);
     ensure!(refused == Err(Code(22)), "RESUMING without data to STOP: wanted EINVAL, got {refused:?}");
-    ensure!((device.state(), sessions()?) == (Resuming, 1), "after it: got {} sessions", sessions()?);
+    let got = (device.state(), sessions()?);
+    ensure!(got == (Resuming, 1), "after it: wanted RESUMING with a data fd, got {got:?}");
     reset(&mut device)?;
     walk(&mut device, &[(StopCopy, 1), (Resuming, 1)])?;
     reset(&mut device)?;
@@ -46,7 +49,8 @@ fn reset_behind(bench: &Bench) -> Result<()> {
     ioctl::device_reset(&opened)?;
     let told = device.set_state(State::StopCopy);
     ensure!(told == Err(Code(9)), "wanted EBADF, got {told:?}");
-    ensure!(sessions()? == 0, "wanted no session, got {}", sessions()?);
+    let got = sessions()?;
+    ensure!(got == 0, "after it: wanted no data fd, got {got}");
     walk(&mut device, &[(State::Stop, 0), (State::Running, 0)])
 }
 
@@ -62,12 +66,13 @@ fn inherited(bench: &Bench) -> Result<()> {
         let file = if command == "save" { "--output" } else { "--input" };
         tool::run(&format!("{command} {device},driver=mtty {file} /tmp/state"))?.expect(&[DONE])?;
     }
-    bench.target.check(RUNNING, &text)
+    bench.target.check(RUNNING, &text)?;
+    bench.source.check(RUNNING, &text).context("the source")
 }
 
 /// The descriptor that `held` has, as the library takes it from a VMM.
 fn borrow(held: &OpenCard) -> Result<Opened> {
-    Ok(Name::Fd(held.number(), None).open()?)
+    Ok(Name::Fd(held.number().try_into()?, None).open()?)
 }
 
 /// SETs one state after the other, and looks how many data sessions this process holds open then.
@@ -82,7 +87,8 @@ fn walk<Fd: std::os::fd::AsFd>(device: &mut Device<Fd>, way: &[(State, usize)]) 
 
 fn reset<Fd: std::os::fd::AsFd>(device: &mut Device<Fd>) -> Result<()> {
     device.reset().map_err(|code| anyhow!("reset: {code}"))?;
-    ensure!((device.state(), sessions()?) == (State::Running, 0), "after a reset: {} sessions", sessions()?);
+    let got = (device.state(), sessions()?);
+    ensure!(got == (State::Running, 0), "after a reset: wanted RUNNING without a data fd, got {got:?}");
     Ok(())
 }
 

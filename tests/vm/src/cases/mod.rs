@@ -1,4 +1,7 @@
 //! What is tried on each set of modules; a file is a group of situations.
+//!
+//! Deliberately absent: what needs no kernel. Damage of every kind and failures of every step are tried in `tests/tests`,
+//! on devices that can be told to fail.
 
 mod access;
 mod interrupt;
@@ -25,8 +28,9 @@ fn save(bench: &Bench, path: &str) -> Result<String> {
     Ok(text)
 }
 
-/// Shows that the target card still works: it takes a good state, and gives it back.
+/// Shows that the target card still works: it runs, takes a good state, and gives it back.
 fn check_target_works(bench: &Bench) -> Result<()> {
+    bench.target.check_state(RUNNING).context("after it")?;
     let target = bench.target.argument()?;
     let text = save(bench, "/tmp/good").context("after it")?;
     for command in [format!("load {target} --input /tmp/good"), format!("save {target} --output /tmp/back")] {

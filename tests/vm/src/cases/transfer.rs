@@ -1,4 +1,6 @@
 //! States that arrive: through files and pipes, with buffers of any size, and in a real QEMU.
+//!
+//! Deliberately absent: a stream that a QEMU wrote. Such bytes are golden files of `tests/tests`.
 
 use std::process::Stdio;
 
