@@ -1,21 +1,24 @@
 //! Throughput: core's path and the bare loop, in turn.
+//!
+//! Deliberately absent: the program `vfio-migrate`. A simulated device is memory of its own process, so its throughput
+//! can't be compared; what the program does with bytes is `transfer::save`, which has rows here.
 
 use std::fs::File;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::thread::scope;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow};
 use vfio_migration_host::link::Link;
 
 use crate::files::{drain, fill, memory, nameless, pump, rewind, same};
 use crate::{BUFFERS, migrate};
 
-/// Prints one row for each direction, link and buffer, and one for `program`.
-pub(crate) fn run(size: u32, rounds: usize, folder: &Path, program: Option<&Path>) -> Result<()> {
+/// Prints one row for each direction, link and buffer, and one for each whole file with its checksum.
+pub(crate) fn run(size: u32, rounds: usize, folder: &Path) -> Result<()> {
     println!("{size} MiB of state, {rounds} pairs of runs; files are in {}", folder.display());
+    println!("save+sum: with headers, description and checksum, as a file of vfio-migrate has them");
     println!("                               MiB/s, median    core / bare loop");
     println!("         link    buffer     bare loop     core    median    best");
     for buffer in BUFFERS {
@@ -24,6 +27,8 @@ pub(crate) fn run(size: u32, rounds: usize, folder: &Path, program: Option<&Path
             let row = bench.compare(rounds, |bench| bench.save_bare(link), |bench| bench.save_core(link))?;
             row.print("save", link.name(), buffer);
         }
+        let row = bench.compare(rounds, |bench| bench.save_bare(Way::File), Bench::save_whole)?;
+        row.print("save+sum", Way::File.name(), buffer);
         bench.save_core(Way::File)?;
         for link in [Way::File, Way::Socket] {
             let row = bench.compare(rounds, |bench| bench.load_bare(link), |bench| bench.load_core(link))?;
@@ -32,12 +37,6 @@ pub(crate) fn run(size: u32, rounds: usize, folder: &Path, program: Option<&Path
         bench.load_core(Way::File)?;
         bench.copy.set_len(u64::from(size) << 20)?; // the bare loop has copied the headers too
         same(&bench.state, &bench.copy)?;
-    }
-    let Some(program) = program else { return Ok(()) };
-    let mut bench = Bench::new(size, BUFFERS[1], folder)?;
-    match bench.compare(rounds, |bench| bench.save_bare(Way::File), |bench| bench.save_program(program)) {
-        Ok(row) => row.print("program", Way::File.name(), BUFFERS[1]),
-        Err(error) => println!("program  left out: {error:#}"),
     }
     Ok(())
 }
@@ -122,6 +121,12 @@ impl Bench {
         })
     }
 
+    fn save_whole(&mut self) -> Result<Duration> {
+        rewind(&self.state)?;
+        rewind(&self.file)?;
+        timed(|| migrate::save_whole(&self.state, Link::new(&self.file, None), self.buffer.bytes()))
+    }
+
     fn load_bare(&mut self, link: Way) -> Result<Duration> {
         rewind(&self.copy)?;
         rewind(&self.file)?;
@@ -140,21 +145,6 @@ impl Bench {
                 migrate::load(&self.copy, &mut Link::new(socket, None), self.buffer.bytes())
             }),
         })
-    }
-
-    /// Lets the program save a simulated device to the same file, with file format and checksum. The time is the one
-    /// that it prints: making the device's content doesn't count.
-    fn save_program(&mut self, program: &Path) -> Result<Duration> {
-        rewind(&self.file)?;
-        let device = format!("sim:size={}MiB,seed=1", self.size);
-        let mut command = Command::new(program);
-        command.args(["save", &device, "--output", "-", "--buffer", &format!("{}B", self.buffer.length)]);
-        let run = command.stdin(Stdio::null()).stdout(self.file.try_clone()?).output();
-        let run = run.with_context(|| format!("cannot run {}", program.display()))?;
-        let said = String::from_utf8_lossy(&run.stderr);
-        ensure!(run.status.success(), "{}: {}, {}", program.display(), run.status, said.trim());
-        let seconds = said.split_once(" in ").and_then(|(_, rest)| rest.split_once(" s ")?.0.parse().ok());
-        seconds.map(Duration::from_secs_f64).with_context(|| format!("no time in what it said: {said}"))
     }
 }
 

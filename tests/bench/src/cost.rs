@@ -2,6 +2,8 @@
 //!
 //! System calls are those that the kernel counts as reads and writes of this thread. The link waits for nothing here, so
 //! there are no others.
+//!
+//! Deliberately absent: time. `copy` measures it, in a process that counts nothing.
 
 use std::fs::read_to_string;
 

@@ -1,4 +1,6 @@
 //! Files in memory, and plain loops over them.
+//!
+//! Deliberately absent: `std::io::copy`, which copies inside the kernel where it can.
 
 use std::fs::File;
 use std::os::fd::AsFd;

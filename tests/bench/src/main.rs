@@ -36,9 +36,6 @@ enum Measurement {
         /// Folder for the file that stands for the link
         #[arg(long)]
         folder: PathBuf,
-        /// The program `vfio-migrate`, for a row of its own
-        #[arg(long)]
-        program: Option<PathBuf>,
     },
     /// System calls and allocations, file to file
     Cost {
@@ -63,9 +60,7 @@ enum Measurement {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().measurement {
-        Measurement::Copy { size, rounds, folder, program } => {
-            copy::run(size, rounds, &folder, program.as_deref())
-        }
+        Measurement::Copy { size, rounds, folder } => copy::run(size, rounds, &folder),
         Measurement::Cost { size } => cost::run(size),
         Measurement::Peak { size } => cost::peak(size),
         Measurement::Records { path, count } => records::run(path, count),

@@ -1,4 +1,6 @@
 //! One record after the other with nothing around them, for a counter of instructions.
+//!
+//! Deliberately absent: bytes. Data would be copied by the kernel, whose instructions no counter here sees.
 
 use std::hint::black_box;
 
