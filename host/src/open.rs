@@ -293,6 +293,8 @@ fn open_cdev(path: &Path) -> Result<Opened, Error> {
     let iommufd = open_file(iommu)?;
     ioctl::bind_iommufd(&device, &iommufd).map_err(|errno| match errno {
         Errno::BUSY => in_use(path),
+        // What the kernel says where the same device file is bound already.
+        Errno::INVAL if !holders(path, std::process::id()).is_empty() => in_use(path),
         errno => refused("VFIO_DEVICE_BIND_IOMMUFD")(errno),
     })?;
     let ioas = ioctl::ioas_alloc(&iommufd).map_err(refused("IOMMU_IOAS_ALLOC"))?;
