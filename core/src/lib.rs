@@ -74,7 +74,8 @@
 //!     }
 //! }
 //!
-//! // The sending side. Any buffer from 64 bytes up will do; a larger one means fewer system calls.
+//! // The sending side. Any buffer from 64 bytes up will do; a larger one means fewer system calls, and
+//! // `session::source::HEADERS` says how to lay it out so that a driver copies whole pages.
 //! let mut buffer = [0; 4096];
 //! let mut source = Source::new(State::Running, &mut buffer)?;
 //! source.setup()?; // the payload of a START section

@@ -6,6 +6,7 @@
 //! Deliberately absent: the guest. Its memory is not mapped, its interrupts are not set up and its dirty pages are not
 //! logged here; that is the VMM's.
 
+pub mod buffer;
 pub mod device;
 pub mod file;
 pub mod interrupt;

@@ -226,7 +226,7 @@ fn probe_tells_what_a_simulated_device_can_do() {
 fn trace_prints_every_step_with_its_outcome() {
     let output = run(&["save", "sim:size=1000", "--output", "/dev/null", "--trace"]);
     for text in
-        ["set STOP_COPY: ok", "read data, room for 1048552: 1024", "room for 1048552: end", "set STOP: ok"]
+        ["set STOP_COPY: ok", "read data, room for 1048576: 1024", "room for 1048576: end", "set STOP: ok"]
     {
         assert!(stderr(&output).contains(text), "{text} in {}", stderr(&output));
     }

@@ -14,6 +14,13 @@ use crate::device::State;
 use crate::device::recover::{Recovery, after_refusal};
 use crate::stream::record::{self, DATA_HEAD, Tag, WORD};
 
+/// Where in a source's buffer data are read to; in front of them is the place of a DATA record's head.
+pub const DATA_AT: usize = DATA_HEAD;
+
+/// Bytes of a source's buffer that are no data: a DATA record's head in front, a terminator behind. A buffer of whole
+/// pages and so many bytes more, in which the data begin with a page, lets a driver copy whole pages.
+pub const HEADERS: usize = DATA_HEAD + WORD;
+
 /// What a [`Source`] wants done.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SourceEffect<'a> {
@@ -97,7 +104,7 @@ enum Then {
 
 impl<'b> Source<'b> {
     /// A source for a device that GET says is in state `now`: RUNNING, or STOP for a paused machine's device. The
-    /// buffer's length less 24 is the largest piece of data that is read at once.
+    /// buffer's length less [`HEADERS`] is the largest piece of data that is read at once.
     ///
     /// # Errors
     /// [`Misuse::SmallBuffer`] and [`Misuse::WrongState`].
@@ -378,5 +385,5 @@ impl<'b> Source<'b> {
 /// Where a chunk of data goes: behind the place of its header, and before that of a terminator.
 fn room(buffer: &mut [u8]) -> &mut [u8] {
     let end = buffer.len().saturating_sub(WORD);
-    buffer.get_mut(DATA_HEAD..end).unwrap_or_default()
+    buffer.get_mut(DATA_AT..end).unwrap_or_default()
 }

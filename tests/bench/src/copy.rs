@@ -10,6 +10,7 @@ use std::thread::scope;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use vfio_migration_host::buffer::Buffer;
 use vfio_migration_host::link::Link;
 
 use crate::files::{drain, fill, memory, nameless, pump, rewind, same};
@@ -60,7 +61,10 @@ impl Way {
 /// What all runs with one buffer share.
 struct Bench {
     size: u32,
-    buffer: Buffer,
+    /// For a source.
+    out_of: Buffer,
+    /// For a destination and for the bare loop: whole pages.
+    into: Buffer,
     /// The device's state before it is saved.
     state: File,
     /// The state of the device that it is loaded into.
@@ -76,7 +80,8 @@ impl Bench {
             fill(each, size)?;
         }
         copy.set_len(0)?;
-        Ok(Self { size, buffer: Buffer::new(buffer), state, copy, file })
+        let (out_of, into) = (Buffer::for_source(buffer)?, Buffer::for_destination(buffer)?);
+        Ok(Self { size, out_of, into, state, copy, file })
     }
 
     /// Runs both in turn, the other one first each time, after one run of each that doesn't count.
@@ -105,8 +110,8 @@ impl Bench {
         rewind(&self.state)?;
         rewind(&self.file)?;
         timed(|| match link {
-            Way::File => pump(&self.state, &self.file, self.buffer.bytes()),
-            Way::Socket => to_socket(|socket| pump(&self.state, socket, self.buffer.bytes())),
+            Way::File => pump(&self.state, &self.file, self.into.bytes()),
+            Way::Socket => to_socket(|socket| pump(&self.state, socket, self.into.bytes())),
         })
     }
 
@@ -114,9 +119,9 @@ impl Bench {
         rewind(&self.state)?;
         rewind(&self.file)?;
         timed(|| match link {
-            Way::File => migrate::save(&self.state, &mut Link::new(&self.file, None), self.buffer.bytes()),
+            Way::File => migrate::save(&self.state, &mut Link::new(&self.file, None), self.out_of.bytes()),
             Way::Socket => to_socket(|socket| {
-                migrate::save(&self.state, &mut Link::new(socket, None), self.buffer.bytes())
+                migrate::save(&self.state, &mut Link::new(socket, None), self.out_of.bytes())
             }),
         })
     }
@@ -124,15 +129,15 @@ impl Bench {
     fn save_whole(&mut self) -> Result<Duration> {
         rewind(&self.state)?;
         rewind(&self.file)?;
-        timed(|| migrate::save_whole(&self.state, Link::new(&self.file, None), self.buffer.bytes()))
+        timed(|| migrate::save_whole(&self.state, Link::new(&self.file, None), self.out_of.bytes()))
     }
 
     fn load_bare(&mut self, link: Way) -> Result<Duration> {
         rewind(&self.copy)?;
         rewind(&self.file)?;
         timed(|| match link {
-            Way::File => pump(&self.file, &self.copy, self.buffer.bytes()),
-            Way::Socket => from_socket(&self.file, |socket| pump(socket, &self.copy, self.buffer.bytes())),
+            Way::File => pump(&self.file, &self.copy, self.into.bytes()),
+            Way::Socket => from_socket(&self.file, |socket| pump(socket, &self.copy, self.into.bytes())),
         })
     }
 
@@ -140,30 +145,11 @@ impl Bench {
         rewind(&self.copy)?;
         rewind(&self.file)?;
         timed(|| match link {
-            Way::File => migrate::load(&self.copy, &mut Link::new(&self.file, None), self.buffer.bytes()),
+            Way::File => migrate::load(&self.copy, &mut Link::new(&self.file, None), self.into.bytes()),
             Way::Socket => from_socket(&self.file, |socket| {
-                migrate::load(&self.copy, &mut Link::new(socket, None), self.buffer.bytes())
+                migrate::load(&self.copy, &mut Link::new(socket, None), self.into.bytes())
             }),
         })
-    }
-}
-
-/// Memory that begins in the middle of a page. A copy takes up to twice as long where the lowest twelve bits of its
-/// target lie less than 64 above those of its source, which a buffer from anywhere, or one that begins with a page, would
-/// have by chance in one of the two loops.
-struct Buffer {
-    memory: Vec<u8>,
-    length: usize,
-}
-
-impl Buffer {
-    fn new(length: usize) -> Self {
-        Self { memory: vec![0; length + 2 * PAGE], length }
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        let from = self.memory.as_ptr().align_offset(PAGE) + PAGE / 2;
-        &mut self.memory[from..][..self.length]
     }
 }
 
@@ -236,9 +222,6 @@ fn sorted(numbers: impl Iterator<Item = f64>) -> Vec<f64> {
 fn median(sorted: &[f64]) -> Option<f64> {
     sorted.get(sorted.len().saturating_sub(1) / 2).copied()
 }
-
-/// The kernel copies page by page; the size in bytes.
-const PAGE: usize = 4096;
 
 /// The buffer at the other end of a socket, in bytes; the same for every row.
 const OTHER_END: usize = 1 << 20;

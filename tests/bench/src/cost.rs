@@ -9,6 +9,7 @@ use std::fs::read_to_string;
 
 use anyhow::{Context as _, Result};
 use stats_alloc::Region;
+use vfio_migration_host::buffer::Buffer;
 use vfio_migration_host::link::Link;
 
 use crate::files::{fill, memory, rewind, same};
@@ -43,12 +44,12 @@ impl Cost {
     fn of(size: u32, buffer: usize) -> Result<Self> {
         let (state, copy, file) = (memory()?, memory()?, memory()?);
         fill(&state, size)?;
-        let mut buffer = vec![0; buffer];
+        let (mut out_of, mut into) = (Buffer::for_source(buffer)?, Buffer::for_destination(buffer)?);
         let mut link = Link::new(&file, None);
-        let save = Count::of(|| migrate::save(&state, &mut link, &mut buffer))?;
+        let save = Count::of(|| migrate::save(&state, &mut link, out_of.bytes()))?;
         rewind(&file)?;
         let mut link = Link::new(&file, None);
-        let load = Count::of(|| migrate::load(&copy, &mut link, &mut buffer))?;
+        let load = Count::of(|| migrate::load(&copy, &mut link, into.bytes()))?;
         same(&state, &copy)?;
         Ok(Self { save, load })
     }

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::thread;
 
 use vfio_migration_core::device::Features;
+use vfio_migration_host::buffer::Buffer;
 use vfio_migration_host::interrupt::Interrupt;
 use vfio_migration_host::link::Link;
 use vfio_migration_host::sim::{Config, Sim};
@@ -86,16 +87,18 @@ fn transfer(
     interrupt: &Interrupt,
     progress: &Progress,
 ) -> Result<Result<Report, Error>, Fail> {
-    let (mut near, mut far) = (new_buffer(buffer)?, new_buffer(buffer)?);
+    let (mut near, mut far) =
+        (new_buffer(buffer, Buffer::for_source)?, new_buffer(buffer, Buffer::for_destination)?);
     let (out, into) = UnixStream::pair().map_err(|error| Fail::io("a pair of sockets", error))?;
     for end in [&out, &into] {
         end.set_nonblocking(true).map_err(|error| Fail::io("a socket", error))?;
     }
     let (near_id, far_id) = (source.identity.clone(), destination.identity.clone());
     let features = destination.features();
-    let near_job = Job { now: source.state(), identity: &near_id, leave: Leave::Stopped, buffer: &mut near };
+    let near_job =
+        Job { now: source.state(), identity: &near_id, leave: Leave::Stopped, buffer: near.bytes() };
     let far_job =
-        Job { now: destination.state(), identity: &far_id, leave: Leave::Running, buffer: &mut far };
+        Job { now: destination.state(), identity: &far_id, leave: Leave::Running, buffer: far.bytes() };
     Ok(thread::scope(|scope| {
         let saver = scope.spawn(|| {
             let link = Link::new(&out, Some(interrupt.clone()));

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use vfio_migration_host::buffer::Buffer;
 use vfio_migration_host::link::Link;
 use vfio_migration_host::transfer::{self, Job};
 
@@ -48,15 +49,19 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
-    let mut buffer = new_buffer(arguments.buffer)?;
+    let mut buffer = new_buffer(arguments.buffer, Buffer::for_destination)?;
     let input = input(arguments)?;
     let interrupt = new_interrupt()?;
     let mut target = Target::open(&arguments.device, &interrupt)?;
     interrupt_on_signals(&interrupt)?;
     let identity = target.identity.clone();
     let features = target.features();
-    let job =
-        Job { now: target.state(), identity: &identity, leave: arguments.leave.into(), buffer: &mut buffer };
+    let job = Job {
+        now: target.state(),
+        identity: &identity,
+        leave: arguments.leave.into(),
+        buffer: buffer.bytes(),
+    };
     let progress = Progress::new("loading", target.data_size(), arguments.trace);
     let link = Link::new(input, Some(interrupt.clone()));
     let loaded =

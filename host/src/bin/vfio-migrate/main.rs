@@ -2,12 +2,14 @@
 //!
 //! Deliberately absent: a network connection of its own, and a file of settings. `-` is a pipe, which ssh can carry.
 
+use std::collections::TryReserveError;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::{fmt, io};
 
 use clap::{Parser, Subcommand};
+use vfio_migration_host::buffer::Buffer;
 use vfio_migration_host::interrupt::Interrupt;
 use vfio_migration_host::transfer::{Error, Refused};
 use vfio_migration_host::{device, open, sim};
@@ -158,17 +160,13 @@ fn new_interrupt() -> Result<Interrupt, Fail> {
     Interrupt::new().map_err(|error| Fail::io("no pipe for signals", error))
 }
 
-/// The buffer of a session.
-fn new_buffer(size: u64) -> Result<Vec<u8>, Fail> {
+/// The buffer of a session, from what `make` makes of the size on the command line.
+fn new_buffer(size: u64, make: fn(usize) -> Result<Buffer, TryReserveError>) -> Result<Buffer, Fail> {
     let wrong = || Fail::usage(anyhow::anyhow!("--buffer: wanted 64B to 1GiB, got {size} bytes"));
     let length = usize::try_from(size).ok().filter(|length| (64..=1 << 30).contains(length));
-    let length = length.ok_or_else(wrong)?;
-    // Asked for first, since a failed allocation would end the program without a word.
-    let room = Vec::<u8>::new().try_reserve_exact(length);
-    room.map_err(|error| {
+    make(length.ok_or_else(wrong)?).map_err(|error| {
         Fail::io(format_args!("--buffer {size}"), io::Error::new(io::ErrorKind::OutOfMemory, error))
-    })?;
-    Ok(vec![0; length])
+    })
 }
 
 /// A size on the command line.

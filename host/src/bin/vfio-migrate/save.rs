@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use vfio_migration_core::device::State;
 use vfio_migration_core::stream::section::NAME_MAX;
+use vfio_migration_host::buffer::Buffer;
 use vfio_migration_host::interrupt::Interrupt;
 use vfio_migration_host::link::Link;
 use vfio_migration_host::transfer::{self, Job};
@@ -60,7 +61,7 @@ impl From<Leave> for transfer::Leave {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
-    let mut buffer = new_buffer(arguments.buffer)?;
+    let mut buffer = new_buffer(arguments.buffer, Buffer::for_source)?;
     check_qemu_id(arguments.qemu_id.as_deref())?;
     let interrupt = new_interrupt()?;
     let output = output(arguments, &interrupt)?;
@@ -68,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let now = startable(target.state(), &arguments.device)?;
     let identity = target.identity.clone();
     let idstr = arguments.qemu_id.as_ref().map_or_else(|| identity.idstr(), |path| format!("{path}/vfio"));
-    let job = Job { now, identity: &identity, leave: arguments.leave.into(), buffer: &mut buffer };
+    let job = Job { now, identity: &identity, leave: arguments.leave.into(), buffer: buffer.bytes() };
     let progress = Progress::new("saving", target.data_size(), arguments.trace);
     let link = Link::new(&output, Some(interrupt.clone()));
     let keep = || output.keep();
