@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: a reader of the format. Whether `inspect` sees it right is shown in `host/tests`.
 
+use std::fs;
 use std::ops::Range;
 
 use anyhow::{Result, ensure};
@@ -18,6 +19,13 @@ pub(crate) fn data_records(path: &str) -> Result<Vec<Range<usize>>> {
     Ok(found)
 }
 
+/// The device's bytes in a file, without the tags and lengths of their records.
+pub(crate) fn data(path: &str) -> Result<Vec<u8>> {
+    let file = fs::read(path)?;
+    let data = data_records(path)?.into_iter().map(|record| file[record].iter().skip(HEAD));
+    Ok(data.flatten().copied().collect())
+}
+
 /// Collects every object that is a data record, wherever it stands.
 fn collect(value: &Value, found: &mut Vec<Range<usize>>) {
     let number = |key| usize::try_from(value.get(key)?.as_u64()?).ok();
@@ -32,3 +40,6 @@ fn collect(value: &Value, found: &mut Vec<Range<usize>>) {
         _ => {}
     }
 }
+
+/// The bytes of a data record's tag and length.
+const HEAD: usize = 16;

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::save;
 use crate::device::{RUNNING, STOP, new_text};
 use crate::qemu::{self, Qemu};
+use crate::stream::data;
 use crate::suite::{Bench, Case};
 use crate::tool::{self, DONE, vfio_migrate};
 
@@ -48,9 +49,15 @@ fn probe_as_json(bench: &Bench) -> Result<()> {
 fn file_carries_the_content(bench: &Bench) -> Result<()> {
     let text = save(bench, "/tmp/state")?;
     bench.target.fill("something else")?;
-    tool::run(&format!("load {} --input /tmp/state", bench.target.argument()?))?.expect(&[DONE])?;
+    let (source, target) = (bench.source.argument()?, bench.target.argument()?);
+    tool::run(&format!("load {target} --input /tmp/state"))?.expect(&[DONE])?;
+    tool::run(&format!("save {target} --output /tmp/back"))?.expect(&[DONE])?;
+    let (sent, got) = (data("/tmp/state")?, data("/tmp/back")?);
+    ensure!(sent == got, "the target's state: wanted {sent:02x?}, got {got:02x?}");
     bench.target.check(RUNNING, &text)?;
-    bench.source.check(RUNNING, &text).context("the source")
+    bench.source.check(RUNNING, &text).context("the source")?;
+    println!("# {} bytes of state with the text {text} of {source} are in {target}", got.len());
+    Ok(())
 }
 
 fn pipe_carries_the_content(bench: &Bench) -> Result<()> {
@@ -103,5 +110,7 @@ fn qemu_loads(bench: &Bench) -> Result<()> {
     let source = bench.source.argument()?;
     tool::run(&format!("save {source} --output /tmp/state --qemu-id {}", qemu::DEVICE))?.expect(&[DONE])?;
     Qemu::load(&bench.target, "/tmp/state")?;
-    bench.target.check(STOP, &text)
+    bench.target.check(STOP, &text)?;
+    println!("# the text {text} of {source} came into {} through QEMU", bench.target.argument()?);
+    Ok(())
 }
