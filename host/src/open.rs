@@ -262,7 +262,7 @@ fn open_group(folder: &Path) -> Result<Opened, Error> {
         let address = address.clone();
         move |errno| Error::Kernel { call, address, errno }
     };
-    let container = open_file(container)?;
+    let container = open_vfio(container)?;
     let version = ioctl::get_api_version(&container).map_err(refused("VFIO_GET_API_VERSION"))?;
     if version != 0 {
         return Err(Error::ApiVersion { got: version });
@@ -286,11 +286,7 @@ fn open_cdev(path: &Path) -> Result<Opened, Error> {
         move |errno| Error::Kernel { call, address, errno }
     };
     let device = open_file(path)?;
-    let iommu = Path::new("/dev/iommu");
-    if is_missing(iommu) {
-        return Err(Error::NoVfio { path: iommu.into() });
-    }
-    let iommufd = open_file(iommu)?;
+    let iommufd = open_vfio(Path::new("/dev/iommu"))?;
     ioctl::bind_iommufd(&device, &iommufd).map_err(|errno| match errno {
         Errno::BUSY => in_use(path),
         // What the kernel says where the same device file is bound already.
@@ -318,6 +314,14 @@ fn open_file(path: &Path) -> Result<OwnedFd, Error> {
             Error::Missing { path: path.into(), source: errno.into() }
         }
         errno => Error::Open { path: path.into(), errno },
+    })
+}
+
+/// Opens `/dev/vfio/vfio` or `/dev/iommu`, whose file may be there without its module.
+fn open_vfio(path: &Path) -> Result<OwnedFd, Error> {
+    open_file(path).map_err(|error| match error {
+        Error::Missing { path, .. } => Error::NoVfio { path },
+        error => error,
     })
 }
 
@@ -383,11 +387,17 @@ fn last_part(path: &Path) -> String {
 
 fn inherited(text: &str) -> Option<Name> {
     let (number, driver) = match text.split_once(",driver=") {
-        Some((number, driver)) if !driver.is_empty() => (number, Some(driver.to_owned())),
+        Some((number, driver)) if is_driver_name(driver) => (number, Some(driver.to_owned())),
         Some(_) => return None,
         None => (text, None),
     };
     number.parse().ok().map(|number| Name::Fd(number, driver))
+}
+
+/// Whether a kernel driver may be called so; what a section's name is made of has no room for more.
+fn is_driver_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'@' | b'/'))
 }
 
 fn is_uuid(text: &str) -> bool {
@@ -432,9 +442,18 @@ mod tests {
 
     #[test]
     fn what_names_no_device_is_refused() {
-        for text in
-            ["", "fd:", "fd:-1", "fd:7,driver=", "fd:x", "0000:3b:00:2", "3b:00.22", "eth0", "/dev/null"]
-        {
+        for text in [
+            "",
+            "fd:",
+            "fd:-1",
+            "fd:7,driver=",
+            "fd:7,driver=a@b",
+            "fd:x",
+            "0000:3b:00:2",
+            "3b:00.22",
+            "eth0",
+            "/dev/null",
+        ] {
             assert!(matches!(text.parse::<Name>(), Err(Error::Name(got)) if got == text), "{text}");
         }
     }

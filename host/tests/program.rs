@@ -261,7 +261,9 @@ fn sigterm_during_a_load_from_a_pipe_that_nobody_fills_ends_with_143_and_a_reset
         .unwrap();
     let mut pipe = loader.stdin.take().unwrap();
     std::io::Write::write_all(&mut pipe, &file[..file.len() / 2]).unwrap();
-    let rest = signalled_once_resuming(&mut loader, Signal::TERM);
+    let trace = once_resuming(&mut loader);
+    signal(&loader, Signal::TERM);
+    let rest = all(trace);
     assert_eq!(loader.wait().unwrap().code(), Some(143), "{rest}");
     assert!(rest.contains("reset to RUNNING"), "{rest}");
     drop(pipe);
@@ -338,22 +340,63 @@ fn sighup_during_a_load_from_a_blocking_socket_ends_with_129_and_a_reset_device(
         .spawn()
         .unwrap();
     std::io::Write::write_all(&mut near, &file[..file.len() / 2]).unwrap();
-    let rest = signalled_once_resuming(&mut loader, Signal::HUP);
+    let trace = once_resuming(&mut loader);
+    signal(&loader, Signal::HUP);
+    let rest = all(trace);
     assert_eq!(loader.wait().unwrap().code(), Some(129), "{rest}");
     assert!(rest.contains("reset to RUNNING"), "{rest}");
     drop(near);
 }
 
-/// Sends a signal to a loader with `--trace` that has brought its device to RESUMING; returns what it says then.
-fn signalled_once_resuming(loader: &mut Child, number: Signal) -> String {
+/// What a loader with `--trace` says from when it has brought its device to RESUMING.
+fn once_resuming(loader: &mut Child) -> impl Read + use<> {
     let mut trace = std::io::BufReader::new(loader.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains("set RESUMING: ok") {
         line.clear();
         assert_ne!(std::io::BufRead::read_line(&mut trace, &mut line).unwrap(), 0, "ended too early");
     }
-    signal(loader, number);
-    let mut rest = String::new();
-    trace.read_to_string(&mut rest).unwrap();
-    rest
+    trace
+}
+
+fn all(mut from: impl Read) -> String {
+    let mut text = String::new();
+    from.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let mut loader = Command::new("sh")
+        .args([
+            "-c",
+            "trap '' HUP; exec \"$0\" load sim:size=1000 -i - --trace",
+            env!("CARGO_BIN_EXE_vfio-migrate"),
+        ])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let file = fs::read(saved(&folder("ignored"), "sim:size=1000")).unwrap();
+    let mut pipe = loader.stdin.take().unwrap();
+    std::io::Write::write_all(&mut pipe, &file[..200]).unwrap();
+    let trace = once_resuming(&mut loader);
+    signal(&loader, Signal::HUP);
+    std::io::Write::write_all(&mut pipe, &file[200..]).unwrap();
+    drop(pipe);
+    let trace = all(trace);
+    assert_eq!(loader.wait().unwrap().code(), Some(0), "{trace}");
+}
+
+#[test]
+fn a_link_that_leads_nowhere_and_a_name_that_is_too_long_are_told_before_the_device_is_stopped() {
+    let folder = folder("names");
+    std::os::unix::fs::symlink("nowhere", folder.join("link")).unwrap();
+    for name in ["link".to_owned(), "x".repeat(300)] {
+        let path = folder.join(&name);
+        let output = run(&["save", "sim:size=10", "--trace", "--output", path.to_str().unwrap()]);
+        assert_eq!(code(&output), Some(5), "{name}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("STOP_COPY"), "{}", stderr(&output));
+    }
+    assert_eq!(files(&folder), ["link"]);
 }

@@ -124,6 +124,21 @@ pub struct Place {
 }
 
 impl Reason {
+    /// Whether a read or a write was given up because a stop was asked for.
+    #[must_use]
+    pub fn is_interrupt(&self) -> bool {
+        let code = match self {
+            Self::Session { cause, .. } => cause.code(),
+            Self::Stream(file::Error::Recv { code, .. }) | Self::Write { code, .. } => Some(*code),
+            Self::Stream(_)
+            | Self::Keep(_)
+            | Self::NotReset { .. }
+            | Self::OtherDriver { .. }
+            | Self::Misuse(_) => None,
+        };
+        code == Some(crate::ioctl::code(rustix::io::Errno::CANCELED))
+    }
+
     /// Whose refusal this is.
     #[must_use]
     pub fn refused(&self) -> Refused {

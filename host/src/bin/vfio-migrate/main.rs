@@ -111,7 +111,7 @@ impl Fail {
 
     /// A failed transfer from or to `stream`: the signal where one was asked for, else whoever refused.
     fn transfer(error: Error, stream: &Path, interrupt: &Interrupt) -> Self {
-        if let Some(signal) = interrupt.asked() {
+        if let Some(signal) = interrupt.asked().filter(|_| error.reason.is_interrupt()) {
             let exit = u8::try_from(128 + signal).unwrap_or(u8::MAX);
             return Self { exit, error: anyhow::anyhow!("ended by signal {signal}; {}", error.device) };
         }
@@ -146,14 +146,23 @@ impl From<device::Unsupported> for Fail {
     }
 }
 
-/// From here on SIGHUP, SIGINT and SIGTERM ask `interrupt` to stop; call it once nothing but a link or a device's data
-/// can block. A file that grows past its limit is an error instead of a signal.
+/// From here on SIGHUP, SIGINT and SIGTERM ask `interrupt` to stop, those that the caller does not have ignored (nohup);
+/// call it once nothing but a link or a device's data can block. A file that grows past its limit is an error instead
+/// of a signal.
 fn interrupt_on_signals(interrupt: &Interrupt) -> Outcome {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
     let ignored = signal_hook::flag::register(SIGXFSZ, Arc::default()).map(drop);
-    ignored
-        .and_then(|()| interrupt.on(&[SIGHUP, SIGINT, SIGTERM]))
-        .map_err(|error| Fail::io("signals can't be caught", error))
+    let wanted: Vec<i32> =
+        [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|&signal| !is_ignored(signal)).collect();
+    ignored.and_then(|()| interrupt.on(&wanted)).map_err(|error| Fail::io("signals can't be caught", error))
+}
+
+/// Whether the program was started with `signal` ignored.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    mask >> (signal - 1) & 1 == 1
 }
 
 fn new_interrupt() -> Result<Interrupt, Fail> {

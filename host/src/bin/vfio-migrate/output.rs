@@ -3,6 +3,7 @@
 //! Deliberately absent: clearing up after a SIGKILL. The file that is left says in its name that it is incomplete, and
 //! nothing here removes it.
 
+use std::cell::Cell;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,6 +18,7 @@ pub(crate) struct Output {
     fd: OwnedFd,
     /// The file that is written, and the name that it gets; nothing for what is no regular file.
     rename: Option<(PathBuf, PathBuf)>,
+    kept: Cell<bool>,
 }
 
 impl Output {
@@ -40,10 +42,17 @@ impl Output {
                 path.display()
             )));
         }
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let path = match fs::canonicalize(path) {
+            Ok(real) => real,
+            // A new name; a link that leads nowhere, or a name that can't be had, is told before anything is done.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => {
+                path.to_owned()
+            }
+            Err(error) => return Err(Fail::io(path.display(), error)),
+        };
         let mode = fs::metadata(&path).map_or(0o600, |existing| existing.permissions().mode());
         let (beside, file) = create_beside(&path)?;
-        let output = Self { fd: file.into(), rename: Some((beside.clone(), path)) };
+        let output = Self { fd: file.into(), rename: Some((beside.clone(), path)), kept: Cell::new(false) };
         fs::set_permissions(&beside, Permissions::from_mode(mode))
             .map_err(|error| Fail::io(beside.display(), error))?;
         Ok(output)
@@ -51,7 +60,7 @@ impl Output {
 
     /// An output that is open already.
     pub(crate) fn of(fd: OwnedFd) -> Self {
-        Self { fd, rename: None }
+        Self { fd, rename: None, kept: Cell::new(false) }
     }
 
     /// Gives the complete file its name, once its bytes are on the disk.
@@ -59,7 +68,10 @@ impl Output {
         let Some((beside, path)) = &self.rename else { return Ok(()) };
         rustix::fs::fsync(&self.fd)?;
         fs::rename(beside, path)?;
-        File::open(folder(path))?.sync_all()
+        self.kept.set(true);
+        // The file has its name; a folder that can't be opened or synced is no reason to take the device back.
+        let _ = File::open(folder(path)).and_then(|folder| folder.sync_all());
+        Ok(())
     }
 }
 
@@ -71,8 +83,8 @@ impl AsFd for &Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        if let Some((beside, _)) = &self.rename {
-            // Gone once it was kept; nothing more can be done where the folder has become read-only.
+        if let Some((beside, _)) = self.rename.as_ref().filter(|_| !self.kept.get()) {
+            // Nothing more can be done where the folder has become read-only.
             let _ = fs::remove_file(beside);
         }
     }

@@ -92,6 +92,7 @@ fn probe(device: &str) -> Result<Probe, Fail> {
     });
     let identity = match name.identify() {
         Ok(identity) => identity,
+        Err(error @ open::Error::Name(_)) => return Err(error.into()),
         Err(error) => return Ok(probe.refused(layer_of(&error), error)),
     };
     (probe.driver, probe.address) = (Some(identity.driver.clone()), Some(identity.address.clone()));
@@ -106,7 +107,7 @@ fn probe(device: &str) -> Result<Probe, Fail> {
     let v1 = has_v1_region(&opened);
     match Target::of_kernel(identity, opened) {
         Ok(target) => probe.describe(&target),
-        Err(Unsupported::NoMigration) if v1 => {
+        Err(Unsupported::NoMigration | Unsupported::NotAsked(_)) if v1 => {
             probe.migration = Some("v1");
             return Ok(
                 probe.refused("driver", anyhow::anyhow!("it speaks only v1, which Linux 5.18 replaced"))

@@ -32,7 +32,7 @@ fn stream(end: impl AsFd + IsTerminal, option: &str) -> Result<OwnedFd, Fail> {
         return Err(wrong("a terminal"));
     }
     if was_closed(&end) {
-        return Err(wrong("a closed file descriptor"));
+        return Err(wrong("a closed file descriptor, or /dev/null in its place"));
     }
     end.as_fd().try_clone_to_owned().map_err(|error| Fail::io(option, error))
 }
