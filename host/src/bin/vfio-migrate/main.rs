@@ -146,15 +146,16 @@ impl From<device::Unsupported> for Fail {
     }
 }
 
-/// From here on SIGHUP, SIGINT and SIGTERM ask `interrupt` to stop, those that the caller does not have ignored (nohup);
-/// call it once nothing but a link or a device's data can block. A file that grows past its limit is an error instead
-/// of a signal.
+/// From here on SIGINT, SIGTERM and, unless it was ignored at the start (nohup), SIGHUP ask `interrupt` to stop; call it
+/// once nothing but a link or a device's data can block. A file that grows past its limit is an error, not a signal.
 fn interrupt_on_signals(interrupt: &Interrupt) -> Outcome {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
     let ignored = signal_hook::flag::register(SIGXFSZ, Arc::default()).map(drop);
-    let wanted: Vec<i32> =
-        [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|&signal| !is_ignored(signal)).collect();
-    ignored.and_then(|()| interrupt.on(&wanted)).map_err(|error| Fail::io("signals can't be caught", error))
+    let hang_up = if is_ignored(SIGHUP) { Ok(()) } else { interrupt.on(&[SIGHUP]) };
+    ignored
+        .and(hang_up)
+        .and_then(|()| interrupt.on(&[SIGINT, SIGTERM]))
+        .map_err(|error| Fail::io("signals can't be caught", error))
 }
 
 /// Whether the program was started with `signal` ignored.
