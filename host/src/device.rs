@@ -15,8 +15,9 @@ use vfio_migration_core::device::{Features, State};
 use vfio_migration_core::session::drive;
 use vfio_migration_core::session::{Code, DataRead};
 
+use crate::errno::{code, data_read};
 use crate::interrupt::{Interrupt, until_done};
-use crate::ioctl::{self, code};
+use crate::ioctl;
 
 /// A migratable device behind `Fd`: an [`OwnedFd`], a `BorrowedFd` of a VMM's own, or whatever else holds one.
 #[derive(Debug)]
@@ -137,12 +138,7 @@ impl<Fd: AsFd> drive::Device for Device<Fd> {
     fn read_data(&mut self, buffer: &mut [u8]) -> Result<DataRead, Code> {
         let data = self.data.as_ref().ok_or(code(Errno::BADF))?;
         let read = || rustix::io::read(data, &mut *buffer);
-        match until_done(self.interrupt.as_ref(), data.as_fd(), PollFlags::IN, read) {
-            Ok(0) => Ok(DataRead::End),
-            Ok(count) => Ok(DataRead::Bytes(count)),
-            Err(Errno::NOMSG) => Ok(DataRead::Drained),
-            Err(errno) => Err(code(errno)),
-        }
+        data_read(until_done(self.interrupt.as_ref(), data.as_fd(), PollFlags::IN, read))
     }
 
     fn write_data(&mut self, bytes: &[u8]) -> Result<usize, Code> {

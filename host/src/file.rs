@@ -7,12 +7,14 @@
 
 use std::os::fd::AsFd;
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use vfio_migration_core::session::Code;
 use vfio_migration_core::session::drive::Transport;
 use vfio_migration_core::stream::record;
 use vfio_migration_core::stream::section::{self, FOOTER, ITEM_MAX, Item, PREAMBLE};
 
+use crate::errno::{code, in_words};
 use crate::link::Link;
 
 /// The version of our part of the description.
@@ -47,7 +49,7 @@ pub struct Entry {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The link failed.
-    #[error("the stream could not be read at byte {offset}: {}", errno(*code))]
+    #[error("the stream could not be read at byte {offset}: {}", in_words(*code))]
     Recv {
         /// Where.
         offset: u64,
@@ -193,8 +195,7 @@ impl<Fd: AsFd> Writer<Fd> {
     /// The link's answer.
     pub fn item(&mut self, item: &Item<'_>) -> Result<(), Code> {
         let mut bytes = [0; ITEM_MAX];
-        let length =
-            item.encode(&mut bytes).map_err(|_| crate::ioctl::code(rustix::io::Errno::NAMETOOLONG))?;
+        let length = item.encode(&mut bytes).map_err(|_| code(Errno::NAMETOOLONG))?;
         self.all(&bytes[..length])
     }
 
@@ -416,14 +417,6 @@ impl<T: Transport> Transport for Reader<T> {
     fn recv_config(&mut self) -> Result<u64, Code> {
         self.link.recv_config()
     }
-}
-
-/// A code of the kernel in words, without its number.
-#[must_use]
-pub fn errno(code: Code) -> String {
-    let mut text = std::io::Error::from_raw_os_error(code.0).to_string();
-    text.truncate(text.find(" (os error").unwrap_or(text.len()));
-    text
 }
 
 /// An item in words.

@@ -272,12 +272,6 @@ const fn size_u32<T>() -> u32 {
     size
 }
 
-/// An errno as core's `Code`.
-#[must_use]
-pub fn code(errno: Errno) -> vfio_migration_core::session::Code {
-    vfio_migration_core::session::Code(errno.raw_os_error())
-}
-
 /// Our layouts and numbers are the kernel's.
 #[cfg(target_pointer_width = "64")]
 const _: () = {

@@ -8,6 +8,7 @@
 
 pub mod buffer;
 pub mod device;
+pub mod errno;
 pub mod file;
 pub mod interrupt;
 pub mod ioctl;

@@ -18,8 +18,8 @@ use rustix::pipe::PIPE_BUF;
 use vfio_migration_core::session::{Code, drive};
 use vfio_migration_core::stream::record::DATA_HEAD;
 
+use crate::errno::code;
 use crate::interrupt::{Interrupt, until_done};
-use crate::ioctl::code;
 
 /// A stream over `Fd`. Use one for one direction.
 #[derive(Debug)]

@@ -38,6 +38,7 @@ use vfio_migration_core::device::{Features, State};
 use vfio_migration_core::session::drive::Device;
 use vfio_migration_core::session::{Code, DataRead};
 
+use crate::errno::{code, data_read};
 use crate::size;
 
 pub use rustix::io::Errno;
@@ -139,7 +140,7 @@ impl FromStr for Config {
             }
         }
         let default = Self::default();
-        let size = size.unwrap_or(as_u64(default.size));
+        let size = size.unwrap_or(default.size as u64);
         Self::new(size, seed.unwrap_or(default.seed), features.unwrap_or(default.features))
     }
 }
@@ -183,7 +184,7 @@ impl Sim {
     /// The length of the whole state in bytes, `VFIO_DEVICE_FEATURE_MIG_DATA_SIZE`; the same in every state.
     #[must_use]
     pub fn data_size(&self) -> u64 {
-        as_u64(HEADER_LEN + self.config.size)
+        (HEADER_LEN + self.config.size) as u64
     }
 
     /// SET of `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE`: takes every step towards the state with the number `raw`, and
@@ -313,7 +314,7 @@ impl DataFd {
         let Transfer::Sending(sending) = driver.transfer_of(self.session)? else {
             return Err(Errno::NODEV);
         };
-        let initial_bytes = as_u64(HEADER_LEN.saturating_sub(sending.read));
+        let initial_bytes = HEADER_LEN.saturating_sub(sending.read) as u64;
         Ok(PrecopyInfo { argsz: 24, flags: 0, initial_bytes, dirty_bytes: 0 })
     }
 }
@@ -366,12 +367,7 @@ impl Device for Assigned {
     }
 
     fn read_data(&mut self, buffer: &mut [u8]) -> Result<DataRead, Code> {
-        match self.fd()?.read(buffer) {
-            Ok(0) => Ok(DataRead::End),
-            Ok(got) => Ok(DataRead::Bytes(got)),
-            Err(Errno::NOMSG) => Ok(DataRead::Drained),
-            Err(errno) => Err(code(errno)),
-        }
+        data_read(self.fd()?.read(buffer))
     }
 
     fn write_data(&mut self, bytes: &[u8]) -> Result<usize, Code> {
@@ -502,7 +498,7 @@ fn header(size: usize) -> [u8; HEADER_LEN] {
     let mut bytes = [0; HEADER_LEN];
     bytes[..8].copy_from_slice(b"VFIO-SIM");
     bytes[8..12].copy_from_slice(&1u32.to_le_bytes());
-    bytes[16..].copy_from_slice(&as_u64(size).to_le_bytes());
+    bytes[16..].copy_from_slice(&(size as u64).to_le_bytes());
     bytes
 }
 
@@ -572,15 +568,6 @@ fn parse_flags(value: &str) -> Result<Features, ConfigError> {
 
 fn wrong_value(key: &'static str, wanted: &'static str, got: &str) -> ConfigError {
     ConfigError::WrongValue { key, wanted, got: got.to_owned() }
-}
-
-fn code(errno: Errno) -> Code {
-    Code(errno.raw_os_error())
-}
-
-/// Sizes are at most [`SIZE_MAX`] and a header.
-fn as_u64(bytes: usize) -> u64 {
-    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// A thread that panicked while it held the lock can't have left half a change.

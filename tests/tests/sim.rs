@@ -8,8 +8,9 @@ use std::sync::mpsc;
 use std::thread;
 
 use vfio_migration_core::device::{Features, State, arc};
+use vfio_migration_core::session::DataRead;
 use vfio_migration_core::session::drive::Device;
-use vfio_migration_core::session::{Code, DataRead};
+use vfio_migration_host::errno::code;
 use vfio_migration_host::sim::{
     Assigned, Config, ConfigError, DataFd, Errno, HEADER_LEN, SIZE_MAX, Sim, steps,
 };
@@ -448,8 +449,4 @@ fn dead_answer(data_fd: &DataFd) -> Errno {
         Err(Errno::BADF) => data_fd.write(&[0]).unwrap_err(),
         answer => answer.unwrap_err(),
     }
-}
-
-fn code(errno: Errno) -> Code {
-    Code(errno.raw_os_error())
 }

@@ -7,12 +7,14 @@
 
 use std::io;
 
+use rustix::io::Errno;
 use vfio_migration_core::device::State;
 use vfio_migration_core::session::{Cause, Code, Left, Misuse};
 use vfio_migration_core::stream::record::Tag;
 use vfio_migration_core::stream::section::{Begins, Continues};
 
-use crate::file::{self, Entry, errno};
+use crate::errno::{code, in_words};
+use crate::file::{self, Entry};
 use crate::open::Identity;
 
 mod load;
@@ -58,7 +60,7 @@ pub struct Error {
 #[derive(Debug, thiserror::Error)]
 pub enum Reason {
     /// The device's session failed inside a section, or between two.
-    #[error("{}{cause}{}", place.at(cause), in_words(cause))]
+    #[error("{}{cause}{}", place.at(cause), said_by_kernel(cause))]
     Session {
         /// Where in the stream.
         place: Place,
@@ -69,7 +71,7 @@ pub enum Reason {
     #[error(transparent)]
     Stream(#[from] file::Error),
     /// The stream could not be written.
-    #[error("the stream could not be written at byte {offset}: {}", errno(*code))]
+    #[error("the stream could not be written at byte {offset}: {}", in_words(*code))]
     Write {
         /// Where.
         offset: u64,
@@ -92,7 +94,7 @@ pub enum Reason {
     #[error("the stream could not be kept: {0}")]
     Keep(io::Error),
     /// The device was left in the middle of a migration and refused the reset before a load.
-    #[error("the device was left in {state} and refused its reset: {}", errno(*code))]
+    #[error("the device was left in {state} and refused its reset: {}", in_words(*code))]
     NotReset {
         /// The state it was found in.
         state: State,
@@ -127,7 +129,7 @@ impl Reason {
     /// Whether a read or a write was given up because a stop was asked for.
     #[must_use]
     pub fn is_interrupt(&self) -> bool {
-        let code = match self {
+        let answer = match self {
             Self::Session { cause, .. } => cause.code(),
             Self::Stream(file::Error::Recv { code, .. }) | Self::Write { code, .. } => Some(*code),
             Self::Stream(_)
@@ -136,7 +138,7 @@ impl Reason {
             | Self::OtherDriver { .. }
             | Self::Misuse(_) => None,
         };
-        code == Some(crate::ioctl::code(rustix::io::Errno::CANCELED))
+        answer == Some(code(Errno::CANCELED))
     }
 
     /// Whose refusal this is.
@@ -207,8 +209,8 @@ impl Kind {
 }
 
 /// The kernel's answer in words, where there is one.
-fn in_words(cause: &Cause) -> String {
-    cause.code().map(|code| format!(" ({})", errno(code))).unwrap_or_default()
+fn said_by_kernel(cause: &Cause) -> String {
+    cause.code().map(|code| format!(" ({})", in_words(code))).unwrap_or_default()
 }
 
 /// The version of a VFIO section.

@@ -6,10 +6,11 @@ use std::fs::File;
 use std::os::fd::AsFd;
 
 use anyhow::{Result, anyhow, bail};
-use rustix::io::{Errno, read, write};
+use rustix::io::{read, write};
 use vfio_migration_core::device::{Features, State};
 use vfio_migration_core::session::drive::{self, Device};
 use vfio_migration_core::session::{Code, DataRead, Destination, DestinationPhase, Source, SourcePhase};
+use vfio_migration_host::errno::{code, data_read};
 use vfio_migration_host::link::Link;
 use vfio_migration_host::open::Identity;
 use vfio_migration_host::transfer::{self, Job, Leave};
@@ -60,11 +61,7 @@ impl Device for Memory<'_> {
     }
 
     fn read_data(&mut self, buffer: &mut [u8]) -> Result<DataRead, Code> {
-        match read(self.data, buffer) {
-            Ok(0) => Ok(DataRead::End),
-            Ok(count) => Ok(DataRead::Bytes(count)),
-            Err(errno) => Err(code(errno)),
-        }
+        data_read(read(self.data, buffer))
     }
 
     fn write_data(&mut self, bytes: &[u8]) -> Result<usize, Code> {
@@ -74,8 +71,4 @@ impl Device for Memory<'_> {
     fn reset(&mut self) -> Result<(), Code> {
         Ok(())
     }
-}
-
-fn code(errno: Errno) -> Code {
-    Code(errno.raw_os_error())
 }

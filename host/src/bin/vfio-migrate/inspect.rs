@@ -4,7 +4,6 @@
 //! guest's secrets.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -14,7 +13,8 @@ use vfio_migration_core::stream::section::{Begins, Continues, Item};
 use vfio_migration_host::file::{self, Description, Reader, show};
 use vfio_migration_host::link::Link;
 
-use crate::{Fail, IO, Outcome, STREAM, stdio, stdout_failed};
+use crate::stdio::{self, json};
+use crate::{Fail, IO, Outcome, STREAM, stdout_failed};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -83,11 +83,7 @@ struct Damage {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
-    let input = if arguments.file.as_os_str() == "-" {
-        stdio::input("FILE -")?
-    } else {
-        File::open(&arguments.file).map_err(|error| Fail::io(arguments.file.display(), error))?.into()
-    };
+    let input = stdio::input(&arguments.file, "FILE -")?;
     let mut walk = Walk {
         reader: Reader::new(Link::new(input, None)),
         contents: Contents::default(),
@@ -103,13 +99,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         message: error.to_string(),
     });
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let written = if arguments.json {
-        serde_json::to_writer_pretty(&mut out, &contents)
-            .map_err(io::Error::from)
-            .and_then(|()| writeln!(out))
-    } else {
-        print(&mut out, &contents)
-    };
+    let written = if arguments.json { json(&mut out, &contents) } else { print(&mut out, &contents) };
     written.and_then(|()| out.flush()).map_err(stdout_failed)?;
     match contents.damage {
         None => Ok(()),

@@ -3,8 +3,6 @@
 //! Deliberately absent: the checks of the stream, which are in `transfer`, so that a VMM has them too; and streams of
 //! whole machines, which only a QEMU takes.
 
-use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use vfio_migration_host::buffer::Buffer;
@@ -50,7 +48,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let mut buffer = new_buffer(arguments.buffer, Buffer::for_destination)?;
-    let input = input(arguments)?;
+    let input = stdio::input(&arguments.input, "--input -")?;
     let interrupt = new_interrupt()?;
     let mut target = Target::open(&arguments.device, &interrupt)?;
     interrupt_on_signals(&interrupt)?;
@@ -75,13 +73,4 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         target.state()
     ));
     Ok(())
-}
-
-fn input(arguments: &Arguments) -> Result<OwnedFd, Fail> {
-    if arguments.input.as_os_str() == "-" {
-        return stdio::input("--input -");
-    }
-    File::open(&arguments.input)
-        .map(OwnedFd::from)
-        .map_err(|error| Fail::io(arguments.input.display(), error))
 }

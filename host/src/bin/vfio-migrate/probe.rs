@@ -12,6 +12,7 @@ use vfio_migration_host::device::Unsupported;
 use vfio_migration_host::open::{self, Name};
 use vfio_migration_host::v1::has_v1_region;
 
+use crate::stdio::json;
 use crate::target::{Target, simulated};
 use crate::{Fail, Outcome, stdout_failed};
 
@@ -63,11 +64,7 @@ struct Refusal {
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let probe = probe(&arguments.device)?;
     let mut out = io::stdout().lock();
-    let written = if arguments.json {
-        serde_json::to_writer_pretty(&mut out, &probe).map_err(io::Error::from).and_then(|()| writeln!(out))
-    } else {
-        show(&mut out, &probe)
-    };
+    let written = if arguments.json { json(&mut out, &probe) } else { show(&mut out, &probe) };
     written.map_err(stdout_failed)?;
     match probe.refusal {
         None => Ok(()),

@@ -4,21 +4,33 @@
 //! gathers what is small.
 
 use std::fmt;
-use std::io::{IsTerminal, Write};
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
+use serde::Serialize;
 
 use crate::Fail;
 
-/// Standard input, for a stream that the command line calls `option`.
-pub(crate) fn input(option: &str) -> Result<OwnedFd, Fail> {
-    stream(std::io::stdin(), option)
+/// The file at `path`, or for `-` standard input, which the command line calls `option`.
+pub(crate) fn input(path: &Path, option: &str) -> Result<OwnedFd, Fail> {
+    if path.as_os_str() == "-" {
+        return stream(std::io::stdin(), option);
+    }
+    File::open(path).map(OwnedFd::from).map_err(|error| Fail::io(path.display(), error))
 }
 
 /// Standard output, for a stream that the command line calls `option`.
 pub(crate) fn output(option: &str) -> Result<OwnedFd, Fail> {
     stream(std::io::stdout(), option)
+}
+
+/// Prints one JSON object, for other programs.
+pub(crate) fn json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    writeln!(out)
 }
 
 /// Says a line to whoever reads standard error. A terminal that is gone must not keep the device from being put back.
