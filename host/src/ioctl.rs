@@ -4,7 +4,8 @@
 //! the crate `vfio-bindings` at compile time.
 //!
 //! Any descriptor may be passed: one that is no VFIO device, group, container or iommufd answers ENOTTY, since no other
-//! driver has these numbers, and nothing is taken from a failed call. EINTR is retried: every request may be repeated.
+//! driver has these numbers, and nothing is taken from a failed call. EINTR is retried: every request may be repeated but
+//! one, a report of dirty pages, which clears what it tells.
 //!
 //! Deliberately absent: interpretation. Numbers that the kernel returns become enums in [`device`](crate::device).
 #![allow(unsafe_code)]
@@ -14,6 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::{Errno, Result, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
+use vfio_migration_core::device::dirty::PageSize;
 use vfio_migration_core::device::uapi::{self, Feature};
 
 /// The version of the group API, on a container; 0 is the only one there is.
@@ -172,6 +174,94 @@ pub fn get_mig_data_size(device: impl AsFd) -> Result<u64> {
     Ok(feature.data.stop_copy_length)
 }
 
+/// What a data fd in PRE_COPY still has. Drivers leave fields that they do not set, so all of them are zero before.
+///
+/// # Errors
+/// The kernel's answer: EINVAL in any state but PRE_COPY and PRE_COPY_P2P.
+pub fn get_precopy_info(data: impl AsFd) -> Result<uapi::PrecopyInfo> {
+    let mut info = uapi::PrecopyInfo { argsz: size_u32::<uapi::PrecopyInfo>(), ..Default::default() };
+    // SAFETY: VFIO_MIG_GET_PRECOPY_INFO reads and writes at most argsz bytes of the structure.
+    unsafe { call(data, uapi::MIG_GET_PRECOPY_INFO, &mut info) }?;
+    Ok(info)
+}
+
+/// Lets the device use the flags of [`uapi::PrecopyInfo`], until it is closed.
+///
+/// # Errors
+/// The kernel's answer: ENOTTY or EINVAL before Linux 7.1, EINVAL from a driver without PRE_COPY.
+pub fn set_precopy_info_v2(device: impl AsFd) -> Result<()> {
+    set_feature(device, uapi::FEATURE_MIG_PRECOPY_INFO_V2)
+}
+
+/// Starts the log of the device's writes into `ranges` and returns the page size that the device chose, in bytes;
+/// `page_size` is a wish. [`prepare`](vfio_migration_core::device::dirty::prepare) makes ranges that the kernel takes.
+///
+/// # Errors
+/// The kernel's answer: ENOTTY where kernel or driver can't log, E2BIG for too many ranges, EINVAL for none, overlapping
+/// or misaligned ones and for a second log, EOVERFLOW for a range that ends at 2^64.
+pub fn dma_logging_start(device: impl AsFd, page_size: u64, ranges: &[uapi::DmaLoggingRange]) -> Result<u64> {
+    let control = uapi::DmaLoggingControl {
+        page_size,
+        num_ranges: ranges.len().try_into().map_err(|_| Errno::TOOBIG)?,
+        reserved: 0,
+        ranges: ranges.as_ptr().expose_provenance() as u64,
+    };
+    let mut feature = Feature::new(uapi::FEATURE_DMA_LOGGING_START, uapi::FEATURE_SET, control);
+    // SAFETY: VFIO_DEVICE_FEATURE reads and writes at most argsz bytes, the size of this structure. Through `ranges` it
+    // reads num_ranges structures and writes nothing: that many are borrowed during the call, of the kernel's layout.
+    unsafe { call(device, uapi::DEVICE_FEATURE, &mut feature) }?;
+    Ok(feature.data.page_size)
+}
+
+/// Ends the log.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn dma_logging_stop(device: impl AsFd) -> Result<()> {
+    set_feature(device, uapi::FEATURE_DMA_LOGGING_STOP)
+}
+
+/// Reads the log of `length` bytes from `iova` on and clears it there: bit n of `bitmap` is page n, counted from `iova`.
+/// After an error every bit is set.
+///
+/// Not public, since `page_size` must not be below what START returned, which [`Logging`](crate::dirty::Logging) knows:
+/// `iova_bitmap.c` (Linux 6.12) sets the bits of all of a device's page, also those behind the range and the bitmap.
+///
+/// # Errors
+/// EINVAL before the kernel is asked, where the pages are none, not whole, or more than the bitmap has bits for; else the
+/// kernel's answer.
+pub(crate) fn dma_logging_report(
+    device: impl AsFd,
+    iova: u64,
+    length: u64,
+    page_size: u64,
+    bitmap: &mut [u64],
+) -> Result<()> {
+    // The kernel sets bits and clears none.
+    bitmap.fill(0);
+    let answer = report(device, iova, length, page_size, bitmap);
+    if answer.is_err() {
+        bitmap.fill(u64::MAX);
+    }
+    answer
+}
+
+fn report(device: impl AsFd, iova: u64, length: u64, page_size: u64, bitmap: &mut [u64]) -> Result<()> {
+    let page = PageSize::new(page_size).map_err(|_| Errno::INVAL)?;
+    let whole = length != 0 && (iova | length) & (page_size - 1) == 0;
+    if !whole || page.words(length) > bitmap.len() as u64 {
+        return Err(Errno::INVAL);
+    }
+    let place = bitmap.as_mut_ptr().expose_provenance() as u64;
+    let report = uapi::DmaLoggingReport { iova, length, page_size, bitmap: place };
+    let mut feature = Feature::new(uapi::FEATURE_DMA_LOGGING_REPORT, uapi::FEATURE_GET, report);
+    // SAFETY: VFIO_DEVICE_FEATURE reads at most argsz bytes, the size of this structure, and writes none of them. Through
+    // `bitmap` it writes a bit for each page of the range, which has at least one and is whole pages, and none beyond it,
+    // since no page of the device is larger (see above). The slice has a bit for each, is borrowed mutably during the
+    // call, and any bits are a valid u64.
+    unsafe { call_once(device.as_fd(), uapi::DEVICE_FEATURE, &mut feature) }.map(drop)
+}
+
 /// Binds a character device to an iommufd; nothing else works on it before.
 ///
 /// # Errors
@@ -246,14 +336,30 @@ unsafe impl Ioctl for Call {
     }
 }
 
+/// SETs a feature that has no payload.
+fn set_feature(device: impl AsFd, number: u32) -> Result<()> {
+    let mut feature = Feature::new(number, uapi::FEATURE_SET, ());
+    // SAFETY: VFIO_DEVICE_FEATURE reads and writes at most argsz bytes, the header alone.
+    unsafe { call(device, uapi::DEVICE_FEATURE, &mut feature) }.map(drop)
+}
+
 /// # Safety
 /// `request` must read and write no other memory of ours than what `T` spans and what it validly points to, and leave
 /// a valid `T` behind.
 unsafe fn call<T>(fd: impl AsFd, request: u32, argument: &mut T) -> Result<i32> {
+    // SAFETY: the caller's promise.
+    retry_on_intr(|| unsafe { call_once(fd.as_fd(), request, argument) })
+}
+
+/// As [`call`], and EINTR is an answer.
+///
+/// # Safety
+/// As for [`call`].
+unsafe fn call_once<T>(fd: BorrowedFd<'_>, request: u32, argument: &mut T) -> Result<i32> {
     let argument: *mut T = argument;
     let call = Call { request, argument: argument.cast() };
     // SAFETY: the pointer is valid for reads and writes of a T during the call; the rest is the caller's promise.
-    retry_on_intr(|| unsafe { rustix::ioctl::ioctl(fd.as_fd(), call) })
+    unsafe { rustix::ioctl::ioctl(fd, call) }
 }
 
 /// # Safety
@@ -301,6 +407,9 @@ const _: () = {
         uapi::MigState, vfio_device_feature_mig_state { device_state data_fd };
         uapi::MigDataSize, vfio_device_feature_mig_data_size { stop_copy_length };
         uapi::PrecopyInfo, vfio_precopy_info { argsz flags initial_bytes dirty_bytes };
+        uapi::DmaLoggingControl, vfio_device_feature_dma_logging_control { page_size num_ranges ranges };
+        uapi::DmaLoggingRange, vfio_device_feature_dma_logging_range { iova length };
+        uapi::DmaLoggingReport, vfio_device_feature_dma_logging_report { iova length page_size bitmap };
         uapi::GroupStatus, vfio_group_status { argsz flags };
         uapi::DeviceInfo, vfio_device_info { argsz flags num_regions num_irqs cap_offset pad };
         uapi::RegionInfo, vfio_region_info { argsz flags index cap_offset size offset };
@@ -309,6 +418,10 @@ const _: () = {
         uapi::BindIommufd, vfio_device_bind_iommufd { argsz flags iommufd out_devid };
         uapi::AttachIommufdPt, vfio_device_attach_iommufd_pt { argsz flags pt_id };
     }
+    assert!(
+        offset_of!(uapi::DmaLoggingControl, reserved)
+            == offset_of!(kernel::vfio_device_feature_dma_logging_control, __reserved)
+    );
     assert!(offset_of!(Feature<uapi::MigState>, data) == size_of::<kernel::vfio_device_feature>());
 
     same! {
@@ -318,7 +431,11 @@ const _: () = {
         uapi::FEATURE_MIGRATION, kernel::VFIO_DEVICE_FEATURE_MIGRATION;
         uapi::FEATURE_MIG_DEVICE_STATE, kernel::VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE;
         uapi::FEATURE_DMA_LOGGING_START, kernel::VFIO_DEVICE_FEATURE_DMA_LOGGING_START;
+        uapi::FEATURE_DMA_LOGGING_STOP, kernel::VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP;
+        uapi::FEATURE_DMA_LOGGING_REPORT, kernel::VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT;
         uapi::FEATURE_MIG_DATA_SIZE, kernel::VFIO_DEVICE_FEATURE_MIG_DATA_SIZE;
+        uapi::FEATURE_MIG_PRECOPY_INFO_V2, kernel::VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2;
+        uapi::PRECOPY_INFO_REINIT, kernel::VFIO_PRECOPY_INFO_REINIT;
         uapi::GROUP_VIABLE, kernel::VFIO_GROUP_FLAGS_VIABLE;
         uapi::TYPE1V2_IOMMU, kernel::VFIO_TYPE1v2_IOMMU;
         uapi::GET_API_VERSION, ((kernel::VFIO_TYPE as u32) << 8) + kernel::VFIO_BASE;
@@ -332,3 +449,31 @@ const _: () = {
         State::PreCopyP2p, kernel::vfio_device_mig_state_VFIO_DEVICE_STATE_PRE_COPY_P2P;
     }
 };
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn report_that_cannot_be_is_refused_before_the_kernel_is_asked_and_all_bits_are_set_after_any_error() {
+        let none = File::open("/dev/null").unwrap();
+        let table = [
+            (0, 65 << 12, 4096, Errno::INVAL),
+            (0, 0, 4096, Errno::INVAL),
+            (1 << 11, 1 << 12, 4096, Errno::INVAL),
+            (0, (1 << 12) + 1, 4096, Errno::INVAL),
+            (0, 1 << 12, 2048, Errno::INVAL),
+            (0, 1 << 12, 0, Errno::INVAL),
+            (0, 1 << 63, 1 << 14, Errno::INVAL),
+            (1 << 12, 64 << 12, 4096, Errno::NOTTY),
+            (0, 1 << 63, 1 << 57, Errno::NOTTY),
+        ];
+        for (iova, length, page_size, errno) in table {
+            let mut bitmap = [0];
+            let answer = dma_logging_report(&none, iova, length, page_size, &mut bitmap);
+            assert_eq!((answer, bitmap), (Err(errno), [u64::MAX]), "{length:#x} at {iova:#x}");
+        }
+    }
+}

@@ -47,10 +47,20 @@ pub const FEATURE_GET: u32 = 1 << 16;
 pub const FEATURE_MIGRATION: u32 = 1;
 /// Feature number: [`MigState`], GET and SET.
 pub const FEATURE_MIG_DEVICE_STATE: u32 = 2;
-/// Feature number: DMA logging, SET; here only to ask whether the device can log.
+/// Feature number: [`DmaLoggingControl`], SET: starts the log; a PROBE of it says whether the device can log at all.
+#[doc(alias = "VFIO_DEVICE_FEATURE_DMA_LOGGING_START")]
 pub const FEATURE_DMA_LOGGING_START: u32 = 6;
+/// Feature number: no payload, SET: ends the log.
+#[doc(alias = "VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP")]
+pub const FEATURE_DMA_LOGGING_STOP: u32 = 7;
+/// Feature number: [`DmaLoggingReport`], GET: reads a part of the log and clears it there.
+#[doc(alias = "VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT")]
+pub const FEATURE_DMA_LOGGING_REPORT: u32 = 8;
 /// Feature number: [`MigDataSize`], GET.
 pub const FEATURE_MIG_DATA_SIZE: u32 = 9;
+/// Feature number: no payload, SET: from then on [`PrecopyInfo`] has valid flags. Linux 7.1.
+#[doc(alias = "VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2")]
+pub const FEATURE_MIG_PRECOPY_INFO_V2: u32 = 12;
 
 /// `struct vfio_device_feature` with its payload.
 #[doc(alias = "vfio_device_feature")]
@@ -97,6 +107,50 @@ pub struct MigState {
     pub data_fd: i32,
 }
 
+/// Payload of [`FEATURE_DMA_LOGGING_START`]; [`dirty`](super::dirty) makes what it points to.
+#[doc(alias = "vfio_device_feature_dma_logging_control")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct DmaLoggingControl {
+    /// In: the page size that is wanted, in bytes. Out: the one that the device chose.
+    pub page_size: u64,
+    /// How many ranges there are: from 1 to [`LIMIT`](super::dirty::LIMIT).
+    pub num_ranges: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The address of as many [`DmaLoggingRange`].
+    pub ranges: u64,
+}
+
+/// A range of addresses as the device sees them (IOVA).
+#[doc(alias = "vfio_device_feature_dma_logging_range")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C, align(8))]
+pub struct DmaLoggingRange {
+    /// The first address.
+    pub iova: u64,
+    /// Bytes.
+    pub length: u64,
+}
+
+/// Payload of [`FEATURE_DMA_LOGGING_REPORT`].
+///
+/// Bit n of the bitmap (bit n % 64 of word n / 64) is page n, counted from `iova`. The header's formula says otherwise;
+/// this one is that of the kernel's `iova_bitmap.c`.
+#[doc(alias = "vfio_device_feature_dma_logging_report")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct DmaLoggingReport {
+    /// The first address.
+    pub iova: u64,
+    /// Bytes, not 0: the kernel calculates the bitmap's end from `length - 1` and does not look.
+    pub length: u64,
+    /// Bytes that a bit stands for: a power of two from 4096 on.
+    pub page_size: u64,
+    /// The address of the bitmap, an array of `u64`. The kernel sets bits in it and clears none.
+    pub bitmap: u64,
+}
+
 /// Payload of [`FEATURE_MIG_DATA_SIZE`].
 #[doc(alias = "vfio_device_feature_mig_data_size")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,6 +160,11 @@ pub struct MigDataSize {
     pub stop_copy_length: u64,
 }
 
+/// Flag of [`PrecopyInfo`]: the device has started its initial data anew. Only after SET of
+/// [`FEATURE_MIG_PRECOPY_INFO_V2`] does a driver say so.
+#[doc(alias = "VFIO_PRECOPY_INFO_REINIT")]
+pub const PRECOPY_INFO_REINIT: u32 = 1 << 0;
+
 /// Argument of [`MIG_GET_PRECOPY_INFO`]. Zero it before each call: drivers leave fields that they do not set.
 #[doc(alias = "vfio_precopy_info")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,7 +172,7 @@ pub struct MigDataSize {
 pub struct PrecopyInfo {
     /// The size of this structure, 24.
     pub argsz: u32,
-    /// Bit 0: the device has started its initial data anew (`VFIO_PRECOPY_INFO_REINIT`).
+    /// [`PRECOPY_INFO_REINIT`].
     pub flags: u32,
     /// Bytes that the destination needs before the switchover for it to be quick; starts above zero and falls.
     pub initial_bytes: u64,
@@ -233,6 +292,9 @@ mod tests {
         assert_eq!((size_of::<MigState>(), align_of::<MigState>()), (8, 4));
         assert_eq!((size_of::<MigDataSize>(), align_of::<MigDataSize>()), (8, 8));
         assert_eq!((size_of::<PrecopyInfo>(), align_of::<PrecopyInfo>()), (24, 8));
+        assert_eq!((size_of::<DmaLoggingControl>(), align_of::<DmaLoggingControl>()), (24, 8));
+        assert_eq!((size_of::<DmaLoggingRange>(), align_of::<DmaLoggingRange>()), (16, 8));
+        assert_eq!((size_of::<DmaLoggingReport>(), align_of::<DmaLoggingReport>()), (32, 8));
         assert_eq!(core::mem::offset_of!(Feature<MigState>, data), 8);
         assert_eq!(core::mem::offset_of!(Feature<Migration>, data), 8);
     }
@@ -247,5 +309,7 @@ mod tests {
             16
         );
         assert_eq!(Feature::new(FEATURE_MIGRATION, FEATURE_PROBE, ()).argsz, 8);
+        let report = Feature::new(FEATURE_DMA_LOGGING_REPORT, FEATURE_GET, DmaLoggingReport::default());
+        assert_eq!((report.argsz, report.flags), (40, 0x1_0008));
     }
 }

@@ -3,9 +3,12 @@
 //! Deliberately absent: `uapi`'s structs and numbers, which hold no code.
 
 use vfio_migration_core::device::arc::{self, DataSession, LONGEST_PATH};
+use vfio_migration_core::device::dirty::{self, PageSize, Pieces, Runs};
 use vfio_migration_core::device::recover::{self, Recovery};
-use vfio_migration_core::device::uapi::{Feature, MigState};
+use vfio_migration_core::device::uapi::{DmaLoggingRange, Feature, MigState};
 use vfio_migration_core::device::{Features, State};
+
+use core::fmt::{Display, Formatter};
 
 use heapless::Vec;
 
@@ -62,6 +65,69 @@ fn proof_arc_returns_data_fd(session: &DataSession) -> bool {
 #[unsafe(no_mangle)]
 fn proof_recover_after_refusal(wanted: &State, came_from: &State, quiescing: &bool) -> Recovery {
     recover::after_refusal(*wanted, *came_from, *quiescing)
+}
+
+#[unsafe(no_mangle)]
+fn proof_dirty_page_size_new(bytes: &u64) -> Result<PageSize, dirty::Error> {
+    PageSize::new(*bytes)
+}
+
+#[unsafe(no_mangle)]
+fn proof_dirty_page_size_bytes(page_size: &PageSize) -> u64 {
+    page_size.bytes()
+}
+
+#[unsafe(no_mangle)]
+fn proof_dirty_page_size_word(page_size: &PageSize) -> PageSize {
+    page_size.word()
+}
+
+#[unsafe(no_mangle)]
+fn proof_dirty_page_size_words(page_size: &PageSize, length: &u64) -> u64 {
+    page_size.words(*length)
+}
+
+#[unsafe(no_mangle)]
+fn proof_dirty_prepare<'r>(
+    ranges: &'r mut [DmaLoggingRange],
+    page_size: &PageSize,
+    limit: &usize,
+) -> Result<&'r mut [DmaLoggingRange], dirty::Error> {
+    dirty::prepare(ranges, *page_size, *limit)
+}
+
+#[unsafe(no_mangle)]
+fn proof_dirty_pieces(
+    range: &DmaLoggingRange,
+    page_size: &PageSize,
+    words: &usize,
+) -> Result<Pieces, dirty::Error> {
+    dirty::pieces(*range, *page_size, *words)
+}
+
+#[unsafe(no_mangle)]
+fn proof_dirty_pieces_next(pieces: &mut Pieces) -> Option<DmaLoggingRange> {
+    pieces.next()
+}
+
+#[unsafe(no_mangle)]
+fn proof_dirty_runs<'b>(
+    piece: &DmaLoggingRange,
+    page_size: &PageSize,
+    bitmap: &'b [u64],
+    answer: &Result<(), i32>,
+) -> Runs<'b> {
+    dirty::runs(*piece, *page_size, bitmap, answer)
+}
+
+#[unsafe(no_mangle)]
+fn proof_dirty_runs_next(runs: &mut Runs<'_>) -> Option<DmaLoggingRange> {
+    runs.next()
+}
+
+#[unsafe(no_mangle)]
+fn proof_dirty_show_error(error: &dirty::Error, f: &mut Formatter<'_>) -> core::fmt::Result {
+    error.fmt(f)
 }
 
 #[unsafe(no_mangle)]
