@@ -16,13 +16,14 @@
 //! use vfio_migration_core::device::{Features, State};
 //! use vfio_migration_core::session::drive::{self, Device, Transport};
 //! use vfio_migration_core::session::{
-//!     Code, DataRead, Destination, DestinationPhase, Source, SourceDone, SourceEffect, SourcePhase,
+//!     Code, DataRead, Destination, DestinationPhase, Event, PrecopyInfo, Source, SourceDone, SourceEffect, SourcePhase,
 //! };
 //! use vfio_migration_core::stream::record::Terminator;
 //! # /// A device of 100 bytes. A real one makes the ioctls that `device::uapi` describes.
 //! # struct Card { content: [u8; 100], at: usize }
 //! # impl Device for Card {
 //! #     fn set_state(&mut self, _: State) -> Result<(), Code> { self.at = 0; Ok(()) }
+//! #     fn precopy_info(&mut self) -> Result<PrecopyInfo, Code> { Err(Code(22)) }
 //! #     fn read_data(&mut self, buffer: &mut [u8]) -> Result<DataRead, Code> {
 //! #         let count = buffer.len().min(self.content.len() - self.at);
 //! #         buffer[..count].copy_from_slice(&self.content[self.at..][..count]);
@@ -63,6 +64,7 @@
 //!     loop {
 //!         let done = match source.poll() {
 //!             SourceEffect::SetState(state) => SourceDone::SetState(device.set_state(state)),
+//!             SourceEffect::PrecopyInfo => SourceDone::PrecopyInfo(device.precopy_info()),
 //!             SourceEffect::ReadData(buffer) => SourceDone::ReadData(device.read_data(buffer)),
 //!             SourceEffect::Send(bytes) => SourceDone::Send(link.send(bytes)),
 //!             SourceEffect::SendConfig => SourceDone::SendConfig(link.send_config()),
@@ -77,8 +79,8 @@
 //! // The sending side. Any buffer from 64 bytes up will do; a larger one means fewer system calls, and
 //! // `session::source::HEADERS` says how to lay it out so that a driver copies whole pages.
 //! let mut buffer = [0; 4096];
-//! let mut source = Source::new(State::Running, &mut buffer)?;
-//! source.setup()?; // the payload of a START section
+//! let mut source = Source::new(Features::default(), State::Running, false, &mut buffer)?;
+//! source.setup(false)?; // the payload of a START section
 //! assert_eq!(carry_out(&mut source, &mut device, &mut link), SourcePhase::SetUp);
 //! // ... the machine's processors stop here ...
 //! source.stop()?;
@@ -92,20 +94,25 @@
 //! let mut buffer = [0; 64];
 //! let mut destination = Destination::new(Features::default(), State::Running, false, &mut buffer)?;
 //! destination.resume()?;
-//! drive::destination(&mut destination, &mut other, &mut link, |_event| ())?;
+//! drive::destination(&mut destination, &mut other, &mut link, |_event: &Event| ())?;
 //! for _payload in ["START", "END"] {
 //!     destination.section()?; // one payload, and not a byte past it
-//!     let phase = drive::destination(&mut destination, &mut other, &mut link, |_event| ())?;
+//!     let phase = drive::destination(&mut destination, &mut other, &mut link, |_event: &Event| ())?;
 //!     assert_eq!(phase, DestinationPhase::Section(Terminator::EndOfState));
 //! }
 //! destination.stop()?; // the driver accepts or refuses the state as a whole
-//! drive::destination(&mut destination, &mut other, &mut link, |_event| ())?;
+//! drive::destination(&mut destination, &mut other, &mut link, |_event: &Event| ())?;
 //! destination.run()?;
-//! let phase = drive::destination(&mut destination, &mut other, &mut link, |_event| ())?;
+//! let phase = drive::destination(&mut destination, &mut other, &mut link, |_event: &Event| ())?;
 //! assert_eq!(phase, DestinationPhase::Running);
 //! assert_eq!(other.content, device.content);
 //! # Ok::<(), vfio_migration_core::session::Misuse>(())
 //! ```
+//!
+//! [`Source`](session::Source) also has pre-copy, which moves what it can while the device works:
+//! [`setup`](session::Source::setup) with `true`, then [`copy_chunk`](session::Source::copy_chunk) until
+//! [`session::precopy`] advises to stop. Several devices of one machine move in the lockstep that a
+//! [`Fleet`](session::Fleet) keeps.
 //!
 //! What holds the device's file descriptor also keeps its data fd, which comes and goes with the states:
 //! [`device::arc::data_session`] says when, and [`device::uapi`] what the ioctls carry.
@@ -119,7 +126,7 @@
 //! |---|---|
 //! | what does the kernel say? | [`device`]: states, arcs, recovery, ioctl payloads |
 //! | what travels? | [`stream`]: records, and the sections around them |
-//! | who acts next? | [`session`]: the sending and the receiving side of one device |
+//! | who acts next? | [`session`]: the sending and the receiving side of a device, pre-copy, several devices |
 //!
 //! `device` and `stream` know nothing of each other, nor of `session`.
 //!

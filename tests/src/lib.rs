@@ -9,6 +9,7 @@ pub mod model;
 pub mod payload;
 pub mod script;
 pub mod sim;
+pub mod transfer;
 pub mod walk;
 pub mod words;
 

@@ -1,14 +1,15 @@
 //! A device and a link in memory, through core's public traits, with operations that fail on schedule.
 //!
 //! The device keeps the kernel's rules as far as a session can meet them: states by `arc`, data only in the states
-//! that have a data session. Deliberately absent: PRE_COPY data, and anything of a real device's content.
+//! that have a data session. Deliberately absent: anything of a real device's content. What it gives in PRE_COPY is the
+//! front of what it has, and STOP_COPY gives the rest.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use vfio_migration_core::device::{Features, State, arc};
 use vfio_migration_core::session::drive::{Device, Transport};
-use vfio_migration_core::session::{Code, DataRead};
+use vfio_migration_core::session::{Code, DataRead, Event, PrecopyInfo};
 
 /// What an operation answers that fails on schedule: EIO.
 pub const EIO: Code = Code(5);
@@ -18,6 +19,9 @@ pub const EINVAL: Code = Code(22);
 pub const ENODEV: Code = Code(19);
 /// The link's answer where a configuration's body is cut.
 pub const ECONNRESET: Code = Code(104);
+
+/// An observer for tests that look at the outcome alone.
+pub const fn nobody(_: &Event) {}
 
 /// Which operations fail, by their number. Clones count together, so that a device and a link can share one schedule.
 #[derive(Clone, Debug, Default)]
@@ -71,8 +75,16 @@ pub struct ModelDevice {
     pub state: State,
     /// Whether a refused SET leaves it in ERROR instead of its old state.
     pub breaks: bool,
-    /// What it gives in STOP_COPY.
+    /// What it gives in PRE_COPY and STOP_COPY, or in the latter alone.
     pub content: Vec<u8>,
+    /// How much of it PRE_COPY gives.
+    pub early: usize,
+    /// How much of that is initial data.
+    pub initial: usize,
+    /// By how much `early` grows each time that PRECOPY_INFO is asked: some drivers save the next piece then.
+    pub grows: usize,
+    /// How it says "nothing now" in PRE_COPY.
+    pub nothing: DataRead,
     /// How much of it was read.
     pub read: usize,
     /// What was written into it in RESUMING; a reset clears it.
@@ -93,6 +105,10 @@ impl ModelDevice {
             state,
             breaks: false,
             content: content.to_vec(),
+            early: 0,
+            initial: 0,
+            grows: 0,
+            nothing: DataRead::Drained,
             read: 0,
             written: vec![],
             log: vec![],
@@ -119,14 +135,27 @@ impl Device for ModelDevice {
         Ok(())
     }
 
+    fn precopy_info(&mut self) -> Result<PrecopyInfo, Code> {
+        self.faults.next()?;
+        if !matches!(self.state, State::PreCopy | State::PreCopyP2p) {
+            return Err(EINVAL);
+        }
+        self.early = (self.early + self.grows).min(self.content.len());
+        let initial_bytes = self.initial.saturating_sub(self.read) as u64;
+        let dirty_bytes = (self.early - self.read) as u64 - initial_bytes;
+        Ok(PrecopyInfo { initial_bytes, dirty_bytes, reinit: false })
+    }
+
     fn read_data(&mut self, buffer: &mut [u8]) -> Result<DataRead, Code> {
         self.faults.next()?;
-        if self.state != State::StopCopy {
-            return Err(ENODEV);
-        }
-        let left = &self.content[self.read..];
+        let (end, nothing) = match self.state {
+            State::PreCopy | State::PreCopyP2p => (self.early, self.nothing),
+            State::StopCopy => (self.content.len(), DataRead::End),
+            _ => return Err(ENODEV),
+        };
+        let left = &self.content[self.read..end];
         if left.is_empty() {
-            return Ok(DataRead::End);
+            return Ok(nothing);
         }
         let count = self.sizes.of(buffer.len().min(left.len()));
         buffer[..count].copy_from_slice(&left[..count]);

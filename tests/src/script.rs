@@ -5,16 +5,23 @@
 //! | `> setup` | the order is given and accepted |
 //! | `set STOP_COPY: ok` | the session asks for this, and the part behind the colon is the answer; the line is the text of the event |
 //! | `send 16: not yet` | the session asks for this and is not answered |
+//! | `precopy info: initial 24, dirty 0, begun anew` | the session asks for this; the last two words are the kernel's flag |
 //! | `idle Copying` | the session is idle in this phase |
+//! | `idle PreCopy: 24 read, initial 0, dirty 0, sent` | the source is idle in PRE_COPY, and INIT_DATA_SENT is out |
+//! | `idle PreCopy: 0 read, nothing known` | the same before the device has said what is left |
 //! | `failed: cancelled; the device is in RUNNING` | the session is idle and failed like this |
 //!
 //! Every question is asked twice and must be the same. Deliberately absent: branches and defaults. What a line does
 //! not say fails the test.
 
+use vfio_migration_core::device::Features;
 use vfio_migration_core::session::{
-    Code, DataRead, Destination, DestinationDone, DestinationEffect, DestinationPhase, Misuse, Source,
-    SourceDone, SourceEffect, SourcePhase,
+    Chunk, Code, DataRead, Destination, DestinationDone, DestinationEffect, DestinationPhase, Misuse,
+    PrecopyInfo, Source, SourceDone, SourceEffect, SourcePhase,
 };
+
+/// A driver that has every state.
+pub const ALL: Features = Features { p2p: true, pre_copy: true };
 
 /// The outer ends of a session: what comes in from the device of a source or from the link of a destination, and what
 /// goes out at the other side.
@@ -61,6 +68,7 @@ pub fn play_source(source: &mut Source<'_>, ends: &mut Ends, script: &[&str]) {
         let Some(answer) = answer(line) else { continue };
         let done = match (source.poll(), answer) {
             (SourceEffect::SetState(_), answer) => SourceDone::SetState(answer.plain()),
+            (SourceEffect::PrecopyInfo, answer) => SourceDone::PrecopyInfo(answer.left()),
             (SourceEffect::ReadData(buffer), Answer::Count(count)) => {
                 ends.give(buffer, count);
                 SourceDone::ReadData(Ok(DataRead::Bytes(count)))
@@ -125,6 +133,8 @@ pub const SET_UP: &[&str] = &["> setup", "send 16: 16"];
 pub const TO_COPYING: &[&str] = &["> setup", "send 16: 16", "> stop", "set STOP_COPY: ok"];
 /// A source in STOP_COPY with a buffer of 64 bytes, whose device has no data left.
 pub const COPIED: &[&str] = &["> copy_rest", "read data, room for 40: end", "send 8: 8"];
+/// A new source, on its way to PRE_COPY.
+pub const TO_PRE_COPY: &[&str] = &["> setup pre_copy", "set PRE_COPY: ok", "send 16: 16"];
 /// A source leaves STOP_COPY.
 pub const FINISHED: &[&str] = &["> finish", "set STOP: ok"];
 
@@ -137,11 +147,23 @@ pub const TEN_BYTES: &[&str] = &["receive 10: 10", "write data 10: 10"];
 /// A destination leaves RESUMING.
 pub const STOPPED: &[&str] = &["> stop", "set STOP: ok"];
 
-/// Every order of a source but cancel, which has no answer.
-pub const SOURCE_ORDERS: [&str; 6] = ["setup", "stop", "copy_rest", "config", "finish", "run"];
+/// Every order of a source but cancel and retreat, which have no answer.
+pub const SOURCE_ORDERS: [&str; 11] = [
+    "setup",
+    "setup pre_copy",
+    "measure",
+    "copy_chunk",
+    "quiesce",
+    "stop",
+    "copy_rest",
+    "config",
+    "finish",
+    "run_p2p",
+    "run",
+];
 
 /// Every order of a destination but cancel, which has no answer.
-pub const DESTINATION_ORDERS: [&str; 4] = ["resume", "section", "stop", "run"];
+pub const DESTINATION_ORDERS: [&str; 5] = ["resume", "section", "stop", "run_p2p", "run"];
 
 /// Gives `source` the order with this name.
 ///
@@ -152,14 +174,23 @@ pub const DESTINATION_ORDERS: [&str; 4] = ["resume", "section", "stop", "run"];
 /// When there is no such order.
 pub fn order_source(source: &mut Source<'_>, order: &str) -> Result<(), Misuse> {
     match order {
-        "setup" => source.setup(),
+        "setup" => source.setup(false),
+        "setup pre_copy" => source.setup(true),
+        "measure" => source.measure(),
+        "copy_chunk" => source.copy_chunk(),
+        "quiesce" => source.quiesce(),
         "stop" => source.stop(),
         "copy_rest" => source.copy_rest(),
         "config" => source.config(),
         "finish" => source.finish(),
+        "run_p2p" => source.run_p2p(),
         "run" => source.run(),
         "cancel" => {
             source.cancel();
+            Ok(())
+        }
+        "retreat" => {
+            source.retreat();
             Ok(())
         }
         _ => panic!("a source has no order {order:?}"),
@@ -178,6 +209,7 @@ pub fn order_destination(destination: &mut Destination<'_>, order: &str) -> Resu
         "resume" => destination.resume(),
         "section" => destination.section(),
         "stop" => destination.stop(),
+        "run_p2p" => destination.run_p2p(),
         "run" => destination.run(),
         "cancel" => {
             destination.cancel();
@@ -193,6 +225,7 @@ type Seen = (String, Option<(*const u8, usize)>);
 fn see_source(source: &mut Source<'_>) -> Seen {
     match source.poll() {
         SourceEffect::SetState(state) => (format!("set {state}"), None),
+        SourceEffect::PrecopyInfo => ("precopy info".into(), None),
         SourceEffect::ReadData(buffer) => {
             (format!("read data, room for {}", buffer.len()), Some((buffer.as_ptr(), buffer.len())))
         }
@@ -200,8 +233,18 @@ fn see_source(source: &mut Source<'_>) -> Seen {
         SourceEffect::SendConfig => ("send configuration".into(), None),
         SourceEffect::Reset => ("reset".into(), None),
         SourceEffect::Idle(SourcePhase::Failed(failure)) => (format!("failed: {failure}"), None),
+        SourceEffect::Idle(SourcePhase::PreCopy(chunk)) => (format!("idle PreCopy: {}", so_far(chunk)), None),
         SourceEffect::Idle(phase) => (format!("idle {phase:?}"), None),
     }
+}
+
+fn so_far(Chunk { bytes, left, init_data_sent }: Chunk) -> String {
+    let left = left.map_or("nothing known".into(), |PrecopyInfo { initial_bytes, dirty_bytes, reinit }| {
+        let anew = if reinit { ", begun anew" } else { "" };
+        format!("initial {initial_bytes}, dirty {dirty_bytes}{anew}")
+    });
+    let sent = if init_data_sent { ", sent" } else { "" };
+    format!("{bytes} read, {left}{sent}")
 }
 
 fn see_destination(destination: &mut Destination<'_>) -> Seen {
@@ -238,10 +281,25 @@ fn answer(line: &str) -> Option<Answer> {
         "end" => Some(Answer::End),
         "nothing now" => Some(Answer::NothingNow),
         "not yet" => None,
+        _ if answer.starts_with("initial ") => Some(Answer::Left(left(answer))),
         _ => Some(match answer.strip_prefix("error ") {
             Some(code) => Answer::Error(Code(code.parse().expect(line))),
             None => Answer::Count(answer.parse().expect(line)),
         }),
+    }
+}
+
+fn left(answer: &str) -> PrecopyInfo {
+    let (initial, rest) = answer["initial ".len()..].split_once(", dirty ").expect(answer);
+    let (dirty, reinit) = match rest.split_once(", ") {
+        Some((dirty, "begun anew")) => (dirty, true),
+        None => (rest, false),
+        Some(_) => panic!("{answer}"),
+    };
+    PrecopyInfo {
+        initial_bytes: initial.parse().expect(answer),
+        dirty_bytes: dirty.parse().expect(answer),
+        reinit,
     }
 }
 
@@ -255,6 +313,7 @@ enum Answer {
     End,
     NothingNow,
     Count(usize),
+    Left(PrecopyInfo),
     Error(Code),
 }
 
@@ -263,7 +322,7 @@ impl Answer {
         match self {
             Self::Ok => Ok(()),
             Self::Error(code) => Err(code),
-            Self::End | Self::NothingNow | Self::Count(_) => panic!("wanted ok or an error, got {self:?}"),
+            answer => panic!("wanted ok or an error, got {answer:?}"),
         }
     }
 
@@ -271,7 +330,15 @@ impl Answer {
         match self {
             Self::Count(count) => Ok(count),
             Self::Error(code) => Err(code),
-            Self::Ok | Self::End | Self::NothingNow => panic!("wanted a count or an error, got {self:?}"),
+            answer => panic!("wanted a count or an error, got {answer:?}"),
+        }
+    }
+
+    fn left(self) -> Result<PrecopyInfo, Code> {
+        match self {
+            Self::Left(info) => Ok(info),
+            Self::Error(code) => Err(code),
+            answer => panic!("wanted what is left or an error, got {answer:?}"),
         }
     }
 
@@ -280,7 +347,7 @@ impl Answer {
             Self::End => Ok(DataRead::End),
             Self::NothingNow => Ok(DataRead::Drained),
             Self::Error(code) => Err(code),
-            Self::Ok | Self::Count(_) => panic!("wanted the end or an error, got {self:?}"),
+            answer => panic!("wanted the end or an error, got {answer:?}"),
         }
     }
 }

@@ -3,18 +3,16 @@
 //! Deliberately absent: failures and misuse, which are in `destination_failures.rs` and `destination_misuse.rs`, and
 //! damaged bytes, which are in `records.rs`.
 
-use vfio_migration_core::device::{Features, State};
+use vfio_migration_core::device::State;
 use vfio_migration_core::session::{
     BUFFER_MIN, Destination, DestinationDone, DestinationEffect, DestinationPhase, drive,
 };
 use vfio_migration_core::stream::record::Terminator;
-use vfio_migration_tests::model::{Faults, ModelDevice, ModelLink, Sizes};
+use vfio_migration_tests::model::{Faults, ModelDevice, ModelLink, Sizes, nobody};
 use vfio_migration_tests::payload::{CONFIG, DATA, END, INIT_DATA_SENT, SETUP, content, data};
 use vfio_migration_tests::script::{
-    Ends, STOPPED, TO_DATA, TO_RESUMING, order_destination, play_destination,
+    ALL, Ends, STOPPED, TO_DATA, TO_RESUMING, order_destination, play_destination,
 };
-
-const ALL: Features = Features { p2p: true, pre_copy: true };
 
 /// Plays a script with a destination in RUNNING and a buffer of 64 bytes; returns what is written into the device.
 fn play(link: &[u8], script: &[&str]) -> Vec<u8> {
@@ -70,6 +68,17 @@ fn a_device_takes_three_sections_and_runs() {
 #[test]
 fn a_device_without_any_section_stops_and_runs() {
     let script = [TO_RESUMING, STOPPED, &["> run", "set RUNNING: ok"]];
+    assert_eq!(play(&[], &script.concat()), Vec::<u8>::new());
+}
+
+#[test]
+fn a_device_runs_without_p2p_dma_of_its_own_before_it_runs() {
+    let script = [
+        TO_RESUMING,
+        STOPPED,
+        &["> run_p2p", "set RUNNING_P2P: not yet", "set RUNNING_P2P: ok", "idle RunningP2p"],
+        &["> run", "set RUNNING: ok", "idle Running"],
+    ];
     assert_eq!(play(&[], &script.concat()), Vec::<u8>::new());
 }
 
@@ -182,7 +191,7 @@ fn take(payload: &[u8], buffer: &mut [u8], link_sizes: &[usize], device_sizes: &
     let mut phase = DestinationPhase::Ready(State::Running);
     for order in ["resume", "section"] {
         order_destination(&mut destination, order).unwrap();
-        phase = drive::destination(&mut destination, &mut device, &mut link, |_| ()).unwrap();
+        phase = drive::destination(&mut destination, &mut device, &mut link, nobody).unwrap();
     }
     assert_eq!(phase, DestinationPhase::Section(Terminator::EndOfState));
     assert_eq!((link.taken, device.state), (payload.len(), State::Resuming));

@@ -11,10 +11,9 @@ use vfio_migration_core::stream::record::Tag;
 use vfio_migration_tests::model::{EIO, Faults, ModelDevice, ModelLink};
 use vfio_migration_tests::payload::{DATA, END, SETUP, every_effect};
 use vfio_migration_tests::script::{
-    Ends, STOPPED, TEN_BYTES, TO_DATA, TO_RESUMING, order_destination, play_destination,
+    ALL, Ends, STOPPED, TEN_BYTES, TO_DATA, TO_RESUMING, order_destination, play_destination,
 };
 
-const ALL: Features = Features { p2p: true, pre_copy: true };
 const RESET: &str = "the device was reset to RUNNING, its former content is gone";
 const UNKNOWN: &str = "the device refused its reset, its state is unknown";
 
@@ -41,7 +40,7 @@ fn a_refused_resuming_is_followed_by_the_former_state_then_reset_and_the_first_c
 }
 
 /// What goes wrong in RESUMING and after it: the script up to it, and the cause.
-const AFTER_RESUME: [(&[&[&str]], &str); 18] = [
+const AFTER_RESUME: [(&[&[&str]], &str); 21] = [
     (&[&["> section", "receive 8: error 104"]], "the link failed at byte 0 of the payload: error 104"),
     (
         &[&["> section", "receive 8: 0"]],
@@ -99,6 +98,12 @@ const AFTER_RESUME: [(&[&[&str]], &str); 18] = [
     (&[&["> section", "receive 8: 8", "> cancel"]], "cancelled"),
     (&[&["> stop", "set STOP: error 22"]], "the device refused STOP: error 22"),
     (&[STOPPED, &["> run", "set RUNNING: error 5"]], "the device refused RUNNING: error 5"),
+    (&[STOPPED, &["> run_p2p", "set RUNNING_P2P: error 5"]], "the device refused RUNNING_P2P: error 5"),
+    (&[STOPPED, &["> run_p2p", "set RUNNING_P2P: not yet", "> cancel"]], "cancelled"),
+    (
+        &[STOPPED, &["> run_p2p", "set RUNNING_P2P: ok", "> run", "set RUNNING: error 5"]],
+        "the device refused RUNNING: error 5",
+    ),
 ];
 
 #[test]
@@ -144,11 +149,13 @@ fn cancel_before_resume_leaves_the_device_alone_and_after_it_resets_in_every_pha
         let at = format!("failed: cancelled; the device is in {now}");
         play(now, &[&["> cancel", &at, "> cancel", &at]]);
         let reset = ["> cancel", "> cancel", "reset: ok", &format!("failed: cancelled; {RESET}")];
-        let phases: [&[&[&str]]; 5] = [
+        let phases: [&[&[&str]]; 7] = [
             &[&["> resume"]],
             &[&["> resume", "set RESUMING: not yet"]],
             &[TO_RESUMING, &["idle Resuming"]],
             &[TO_RESUMING, STOPPED, &["idle Stopped"]],
+            &[TO_RESUMING, STOPPED, &["> run_p2p"]],
+            &[TO_RESUMING, STOPPED, &["> run_p2p", "set RUNNING_P2P: ok", "idle RunningP2p"]],
             &[TO_RESUMING, STOPPED, &["> run", "set RUNNING: ok", "idle Running"]],
         ];
         for phase in phases {
@@ -164,7 +171,7 @@ struct Load {
     device: ModelDevice,
 }
 
-const ORDERS: [&str; 5] = ["resume", "section", "section", "stop", "run"];
+const ORDERS: [&str; 6] = ["resume", "section", "section", "stop", "run_p2p", "run"];
 
 /// Loads a device that came from `now`: a START payload, then [`every_effect`].
 fn load(now: State, breaks: bool, faults: &Faults) -> Load {
@@ -233,7 +240,7 @@ fn every_one_two_and_three_failed_operations_end_where_the_failure_says() {
     let whole = Faults::default();
     load(State::Running, false, &whole);
     let operations = whole.operations();
-    assert_eq!(operations, 1 + 2 + 7 + 2);
+    assert_eq!(operations, 1 + 2 + 7 + 3);
     for now in [State::Running, State::Stop] {
         for breaks in [false, true] {
             for i in 0..operations + 2 {
@@ -251,7 +258,7 @@ fn every_one_two_and_three_failed_operations_end_where_the_failure_says() {
 #[test]
 fn cancel_at_every_effect_ends_in_a_reset_and_the_late_answer_is_misuse() {
     let bytes = [&SETUP[..], &END, &every_effect()].concat();
-    for at in 0..12 {
+    for at in 0..13 {
         let mut ends = ModelLink { config: vec![0; 4], ..ModelLink::new(&bytes, &Faults::default()) };
         let mut buffer = [0xa5; 64];
         let mut destination = Destination::new(ALL, State::Running, false, &mut buffer).unwrap();

@@ -9,13 +9,12 @@ use vfio_migration_core::session::{BUFFER_MIN, Destination, DestinationDone, Des
 use vfio_migration_tests::model::EIO;
 use vfio_migration_tests::payload::{DATA, every_effect};
 use vfio_migration_tests::script::{
-    DESTINATION_ORDERS, Ends, STOPPED, TEN_BYTES, TO_DATA, TO_RESUMING, order_destination, play_destination,
+    ALL, DESTINATION_ORDERS, Ends, STOPPED, TEN_BYTES, TO_DATA, TO_RESUMING, order_destination,
+    play_destination,
 };
 
-const ALL: Features = Features { p2p: true, pre_copy: true };
-
 /// Every place that a destination can be in: the script that leads there and the orders that it takes there.
-const PLACES: [(&[&[&str]], &[&str]); 13] = [
+const PLACES: [(&[&[&str]], &[&str]); 16] = [
     (&[&["idle Ready(Running)"]], &["resume"]),
     (&[&["> resume", "set RESUMING: not yet"]], &[]),
     (&[TO_RESUMING, &["idle Resuming"]], &["section", "stop"]),
@@ -33,7 +32,17 @@ const PLACES: [(&[&[&str]], &[&str]); 13] = [
         ],
         &["section", "stop"],
     ),
-    (&[TO_RESUMING, STOPPED, &["idle Stopped"]], &["run"]),
+    (&[TO_RESUMING, STOPPED, &["idle Stopped"]], &["run_p2p", "run"]),
+    (&[TO_RESUMING, STOPPED, &["> run_p2p", "set RUNNING_P2P: not yet"]], &[]),
+    (&[TO_RESUMING, STOPPED, &["> run_p2p", "set RUNNING_P2P: ok", "idle RunningP2p"]], &["run"]),
+    (
+        &[
+            TO_RESUMING,
+            STOPPED,
+            &["> run_p2p", "set RUNNING_P2P: ok", "> run", "set RUNNING: ok", "idle Running"],
+        ],
+        &[],
+    ),
     (&[TO_RESUMING, STOPPED, &["> run", "set RUNNING: ok", "idle Running"]], &[]),
     (&[TO_RESUMING, &["> cancel", "reset: not yet"]], &[]),
     (&[&["> cancel", "failed: cancelled; the device is in RUNNING"]], &[]),
@@ -63,6 +72,29 @@ fn an_order_in_the_wrong_place_is_misuse_and_changes_nothing() {
                 assert_eq!(format!("{destination:?}"), before, "{order} after {place:?}");
             }
         });
+    }
+}
+
+#[test]
+fn run_p2p_without_p2p_is_misuse_in_its_place_alone_and_changes_nothing() {
+    for features in Features::ALL.into_iter().filter(|features| !features.p2p) {
+        for (script, orders) in PLACES {
+            let script = script.concat();
+            if script.contains(&"> run_p2p") {
+                continue;
+            }
+            let mut buffer = [0xa5; 64];
+            let mut destination = Destination::new(features, State::Running, true, &mut buffer).unwrap();
+            play_destination(&mut destination, &mut Ends::new(&every_effect()), &script);
+            let before = format!("{destination:?}");
+            let right = if orders.contains(&"run_p2p") {
+                Misuse::NoState(State::RunningP2p)
+            } else {
+                Misuse::WrongOrder
+            };
+            assert_eq!(destination.run_p2p(), Err(right), "{features}: after {script:?}");
+            assert_eq!(format!("{destination:?}"), before, "{features}: after {script:?}");
+        }
     }
 }
 

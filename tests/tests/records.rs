@@ -11,11 +11,13 @@
 
 use proptest::prelude::*;
 use vfio_migration_core::device::{Features, State};
-use vfio_migration_core::session::{Cause, Destination, DestinationPhase, Failure, Left, Source, drive};
+use vfio_migration_core::session::{
+    Cause, DataRead, Destination, DestinationPhase, Failure, Left, Source, drive,
+};
 use vfio_migration_core::stream::record::{self, Error, Tag, Terminator};
 use vfio_migration_tests::golden::*;
-use vfio_migration_tests::model::{ECONNRESET, Faults, ModelDevice, ModelLink};
-use vfio_migration_tests::script::{order_destination, order_source};
+use vfio_migration_tests::model::{ECONNRESET, Faults, ModelDevice, ModelLink, nobody};
+use vfio_migration_tests::script::{ALL, order_destination, order_source};
 use vfio_migration_tests::walk;
 
 /// What stands between a section's header and its footer.
@@ -71,7 +73,7 @@ fn destination(bytes: &[u8], length: usize, agreed: bool, borders: &[usize]) -> 
     let mut phase = DestinationPhase::Resuming;
     for order in ["resume", "section"] {
         order_destination(&mut destination, order).unwrap();
-        phase = drive::destination(&mut destination, &mut device, &mut link, |_| ()).unwrap();
+        phase = drive::destination(&mut destination, &mut device, &mut link, nobody).unwrap();
     }
     let end = match phase {
         DestinationPhase::Section(terminator) => {
@@ -180,14 +182,24 @@ fn every_payload_of_qemu_goes_into_the_device_and_no_byte_past_a_record_is_asked
 
 /// The payloads that a source writes for a device with `data`, in this order.
 fn source(data: &[u8], buffer: usize, config: &[u8], orders: &[&str]) -> Vec<Vec<u8>> {
-    let faults = Faults::default();
-    let mut device = ModelDevice::new(State::Running, data, &faults);
-    let mut link = ModelLink { config: config.to_vec(), ..ModelLink::new(&[], &faults) };
+    let device = ModelDevice::new(State::Running, data, &Faults::default());
+    source_of(device, false, buffer, config, orders)
+}
+
+/// [`source`], for a device that gives a part of its data in PRE_COPY.
+fn source_of(
+    mut device: ModelDevice,
+    switchover_ack: bool,
+    buffer: usize,
+    config: &[u8],
+    orders: &[&str],
+) -> Vec<Vec<u8>> {
+    let mut link = ModelLink { config: config.to_vec(), ..ModelLink::new(&[], &Faults::default()) };
     let mut buffer = vec![0xa5; buffer];
-    let mut source = Source::new(State::Running, &mut buffer).unwrap();
+    let mut source = Source::new(ALL, State::Running, switchover_ack, &mut buffer).unwrap();
     let payloads = orders.iter().map(|order| {
         order_source(&mut source, order).unwrap();
-        drive::source(&mut source, &mut device, &mut link, |_| ()).unwrap();
+        drive::source(&mut source, &mut device, &mut link, nobody).unwrap();
         std::mem::take(&mut link.bytes)
     });
     payloads.collect()
@@ -209,6 +221,28 @@ fn a_source_writes_the_payloads_of_qemu_byte_for_byte() {
         let written = source(&data, buffer, config, &orders);
         let wanted = [payload(PRECOPY_START), &[], payload(end), payload(MULTIFD_END), payload(full)];
         assert!(written == wanted, "buffer of {buffer}");
+    }
+}
+
+#[test]
+fn a_source_in_pre_copy_writes_the_payloads_of_qemu_byte_for_byte() {
+    let orders = ["setup pre_copy", "measure", "copy_chunk", "copy_chunk", "quiesce", "stop", "copy_rest"];
+    let table = [
+        (false, PRECOPY_PART1, PRECOPY_END, DataRead::End),
+        (false, PRECOPY_PART1, IOMMUFD_END, DataRead::Drained),
+        (true, SWITCHACK_PART1, SWITCHACK_END, DataRead::End),
+        (true, SWITCHACK_PART1, SWITCHACK_END, DataRead::Drained),
+    ];
+    for (switchover_ack, part, end, nothing) in table {
+        let data = [&payload(part)[16..40], &payload(end)[16..52]].concat();
+        let early = ModelDevice::new(State::Running, &data, &Faults::default());
+        for buffer in [64, 84, 1 << 20] {
+            let device = ModelDevice { early: 24, initial: 24, nothing, ..early.clone() };
+            let written = source_of(device, switchover_ack, buffer, &[], &orders);
+            let (start, empty) = (payload(PRECOPY_START), payload(PRECOPY_PART2));
+            let wanted = [start, &[], payload(part), empty, &[], &[], payload(end)];
+            assert_eq!(written, wanted, "buffer of {buffer}, {nothing:?} for nothing now");
+        }
     }
 }
 

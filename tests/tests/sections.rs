@@ -10,8 +10,8 @@ use vfio_migration_core::stream::section::{
     self, Begins, Continues, Error, ITEM_MAX, Item, NAME_MAX, PREAMBLE,
 };
 use vfio_migration_tests::golden::*;
-use vfio_migration_tests::model::{Faults, ModelDevice, ModelLink};
-use vfio_migration_tests::script::order_source;
+use vfio_migration_tests::model::{Faults, ModelDevice, ModelLink, Sizes, nobody};
+use vfio_migration_tests::script::{ALL, order_source};
 use vfio_migration_tests::walk;
 
 const START: &str = "0 START 38 0000:00:02.0/vfio instance 0 version 1";
@@ -236,22 +236,23 @@ fn names_of_every_length_fit_and_one_byte_more_does_not() {
     assert_eq!(long.encode(&mut [0; 512]), Err(Error::NoRoom { wanted: 256, got: NAME_MAX }));
 }
 
-/// The payloads that a source writes for a device with `state` and a configuration, each after its header and before
-/// its footer.
-fn written(state: &[u8], config: &[u8], sections: &[(&str, Item<'_>)]) -> Vec<u8> {
+/// The payloads that a source writes for a device with `state`, which it gives in pieces of at most `piece` bytes, and a
+/// configuration: each after its header and before its footer.
+fn written(state: &[u8], piece: usize, config: &[u8], sections: &[(&str, Item<'_>)]) -> Vec<u8> {
     let faults = Faults::default();
     let mut device = ModelDevice::new(State::Running, state, &faults);
+    device.sizes = Sizes::new(&[piece]);
     let mut link = ModelLink { config: config.to_vec(), ..ModelLink::new(&[], &faults) };
     let mut buffer = [0xa5; 1024];
-    let mut source = Source::new(State::Running, &mut buffer).unwrap();
+    let mut source = Source::new(ALL, State::Running, false, &mut buffer).unwrap();
     for (order, item) in sections {
         link.bytes.extend(encoded(*item));
         order_source(&mut source, order).unwrap();
-        drive::source(&mut source, &mut device, &mut link, |_| ()).unwrap();
+        drive::source(&mut source, &mut device, &mut link, nobody).unwrap();
         link.bytes.extend(section::footer(SECTION_ID));
         if *order == "setup" {
             source.stop().unwrap();
-            drive::source(&mut source, &mut device, &mut link, |_| ()).unwrap();
+            drive::source(&mut source, &mut device, &mut link, nobody).unwrap();
         }
     }
     assert!(matches!(source.poll(), SourceEffect::Idle(_)));
@@ -264,7 +265,7 @@ fn a_source_and_the_items_write_the_stream_that_qemu_loads_byte_for_byte() {
         items();
     let state = &ONE_END_SECTION[86..146];
     let config = &ONE_END_SECTION[198..4314];
-    let sections = written(state, config, &[("setup", start), ("copy_rest", end), ("config", full)]);
+    let sections = written(state, 1000, config, &[("setup", start), ("copy_rest", end), ("config", full)]);
     let stream = [
         &PREAMBLE[..],
         &encoded(configuration),
@@ -299,6 +300,22 @@ fn items_and_records_write_the_stream_of_parts_byte_for_byte() {
     bytes.extend(section::footer(SECTION_ID));
     bytes.extend(encoded(full));
     assert_eq!(bytes, PARTS_THEN_EMPTY_END[..bytes.len()]);
+}
+
+#[test]
+fn a_source_in_chunks_and_the_items_write_the_stream_of_parts_byte_for_byte() {
+    let [(start, _), (full, _), (part, _), (end, _), (configuration, _), (end_byte, _), ..] = items();
+    let mut state = ONE_END_SECTION[86..146].to_vec();
+    state[32..45].copy_from_slice(b"text-of-b-two");
+    let chunk = ("copy_chunk", part);
+    let orders = [("setup", start), chunk, chunk, chunk, ("copy_rest", end), ("config", full)];
+    let body = PARTS_THEN_EMPTY_END.len() - ONE_END_SECTION.len() + 198;
+    let config = &PARTS_THEN_EMPTY_END[body..body + CONFIG_BODY];
+    let sections = written(&state, 20, config, &orders);
+    let stream = [&PREAMBLE[..], &encoded(configuration), &sections, &encoded(end_byte)].concat();
+    assert!(stream == PARTS_THEN_EMPTY_END[..stream.len()]);
+    let description = &PARTS_THEN_EMPTY_END[stream.len()..];
+    assert_eq!((description[0], description.last()), (6, Some(&b'}')), "nothing but the description follows");
 }
 
 proptest! {

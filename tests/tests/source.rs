@@ -5,16 +5,16 @@
 use vfio_migration_core::device::State;
 use vfio_migration_core::session::drive;
 use vfio_migration_core::session::{BUFFER_MIN, DataRead, Source, SourceDone, SourceEffect, SourcePhase};
-use vfio_migration_tests::model::{Faults, ModelDevice, ModelLink, Sizes};
+use vfio_migration_tests::model::{Faults, ModelDevice, ModelLink, Sizes, nobody};
 use vfio_migration_tests::payload::{CONFIG, DATA, END, SETUP, content, data};
-use vfio_migration_tests::script::{COPIED, Ends, FINISHED, TO_COPYING, order_source, play_source};
+use vfio_migration_tests::script::{ALL, COPIED, Ends, FINISHED, TO_COPYING, order_source, play_source};
 
 #[test]
 fn a_running_device_is_saved_and_runs_on() {
     let content = content(100);
     let mut ends = Ends::new(&content);
     let mut buffer = [0xa5; 64];
-    let mut source = Source::new(State::Running, &mut buffer).unwrap();
+    let mut source = Source::new(ALL, State::Running, false, &mut buffer).unwrap();
     play_source(
         &mut source,
         &mut ends,
@@ -66,7 +66,7 @@ fn a_running_device_is_saved_and_runs_on() {
 fn a_paused_machines_device_is_saved_and_stays_stopped() {
     let mut ends = Ends::new(b"state");
     let mut buffer = [0xa5; 64];
-    let mut source = Source::new(State::Stop, &mut buffer).unwrap();
+    let mut source = Source::new(ALL, State::Stop, false, &mut buffer).unwrap();
     play_source(
         &mut source,
         &mut ends,
@@ -92,7 +92,7 @@ fn a_paused_machines_device_is_saved_and_stays_stopped() {
 fn a_device_that_runs_after_its_save_is_saved_again_and_came_from_running() {
     let mut ends = Ends::default();
     let mut buffer = [0xa5; 64];
-    let mut source = Source::new(State::Stop, &mut buffer).unwrap();
+    let mut source = Source::new(ALL, State::Stop, false, &mut buffer).unwrap();
     play_source(&mut source, &mut ends, TO_COPYING);
     play_source(&mut source, &mut ends, COPIED);
     play_source(&mut source, &mut ends, FINISHED);
@@ -115,7 +115,7 @@ fn a_device_without_data_gives_an_end_of_state_alone() {
     for end in ["read data, room for 40: end", "read data, room for 40: 0"] {
         let mut ends = Ends::default();
         let mut buffer = [0xa5; 64];
-        let mut source = Source::new(State::Running, &mut buffer).unwrap();
+        let mut source = Source::new(ALL, State::Running, false, &mut buffer).unwrap();
         play_source(&mut source, &mut ends, TO_COPYING);
         play_source(&mut source, &mut ends, &["> copy_rest", end, "send 8: 8", "idle Copied"]);
         assert_eq!(ends.output, [SETUP, END, END].concat());
@@ -126,7 +126,7 @@ fn a_device_without_data_gives_an_end_of_state_alone() {
 fn when_all_is_copied_each_further_copy_rest_gives_an_end_of_state_alone() {
     let mut ends = Ends::default();
     let mut buffer = [0xa5; 64];
-    let mut source = Source::new(State::Running, &mut buffer).unwrap();
+    let mut source = Source::new(ALL, State::Running, false, &mut buffer).unwrap();
     play_source(&mut source, &mut ends, TO_COPYING);
     play_source(&mut source, &mut ends, COPIED);
     for _ in 0..3 {
@@ -139,7 +139,7 @@ fn when_all_is_copied_each_further_copy_rest_gives_an_end_of_state_alone() {
 fn a_link_that_takes_few_bytes_gets_the_rest_again() {
     let mut ends = Ends::new(b"0123456789");
     let mut buffer = [0xa5; 64];
-    let mut source = Source::new(State::Running, &mut buffer).unwrap();
+    let mut source = Source::new(ALL, State::Running, false, &mut buffer).unwrap();
     play_source(
         &mut source,
         &mut ends,
@@ -182,10 +182,10 @@ fn save(content: &[u8], buffer: &mut [u8], sizes: &[usize]) -> Vec<u8> {
     let mut device = ModelDevice::new(State::Running, content, &faults);
     device.sizes = Sizes::new(sizes);
     let mut link = ModelLink::new(&[], &faults);
-    let mut source = Source::new(State::Running, buffer).unwrap();
+    let mut source = Source::new(ALL, State::Running, false, buffer).unwrap();
     for order in ["setup", "stop", "copy_rest", "finish"] {
         order_source(&mut source, order).unwrap();
-        let phase = drive::source(&mut source, &mut device, &mut link, |_| ()).unwrap();
+        let phase = drive::source(&mut source, &mut device, &mut link, nobody).unwrap();
         assert!(!matches!(phase, SourcePhase::Failed(_)), "{phase:?}");
     }
     assert_eq!(device.state, State::Stop);
@@ -229,7 +229,7 @@ fn no_byte_behind_the_longest_read_is_touched() {
 #[test]
 fn what_is_lent_to_a_read_is_as_the_caller_left_it() {
     let mut buffer = [0xa5; 256];
-    let mut source = Source::new(State::Running, &mut buffer).unwrap();
+    let mut source = Source::new(ALL, State::Running, false, &mut buffer).unwrap();
     play_source(&mut source, &mut Ends::default(), TO_COPYING);
     order_source(&mut source, "copy_rest").unwrap();
     let SourceEffect::ReadData(lent) = source.poll() else { panic!("no read") };
@@ -246,7 +246,7 @@ fn five_gibibytes_go_through_a_buffer_of_one_gibibyte() {
     const GIB: usize = 1 << 30;
     const LENGTH: [u8; 8] = [0, 0, 0, 0, 0x3f, 0xff, 0xff, 0xe8]; // 1 GiB less 24
     let mut buffer = vec![0; GIB];
-    let mut source = Source::new(State::Running, &mut buffer).unwrap();
+    let mut source = Source::new(ALL, State::Running, false, &mut buffer).unwrap();
     play_source(&mut source, &mut Ends::default(), TO_COPYING);
     order_source(&mut source, "copy_rest").unwrap();
     let mut reads = 0;

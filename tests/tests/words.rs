@@ -3,8 +3,11 @@
 //! Deliberately absent: the texts of events, which stand beside them in core, and host's, in `words_host.rs`.
 
 use std::error::Error;
+use std::time::Duration;
 
-use vfio_migration_core::device::{Features, State};
+use vfio_migration_core::device::{Features, State, dirty};
+use vfio_migration_core::session::fleet::{Fleet, Joining, Refused};
+use vfio_migration_core::session::precopy::{Advice, PrecopyInfo, Remaining, advise};
 use vfio_migration_core::session::{BUFFER_MIN, Cause, Code, Failure, Left, Misuse};
 use vfio_migration_core::stream::record::{self, Tag};
 use vfio_migration_core::stream::section;
@@ -26,6 +29,7 @@ fn every_misuse_says_what_was_wanted() {
         (Misuse::WrongDone, "what was reported was not asked for"),
         (Misuse::TooMany { offered: 16, got: 17 }, "17 bytes were reported, 16 were offered"),
         (Misuse::SmallBuffer { got: 63 }, "wanted a buffer of at least 64 bytes, got 63"),
+        (Misuse::NoState(State::PreCopyP2p), "wanted a device that has PRE_COPY_P2P"),
         (Misuse::WrongState(State::PreCopyP2p), "wanted a device in RUNNING or STOP, got PRE_COPY_P2P"),
     ];
     let variants = match table[0].0 {
@@ -33,7 +37,8 @@ fn every_misuse_says_what_was_wanted() {
         | Misuse::WrongDone
         | Misuse::TooMany { .. }
         | Misuse::SmallBuffer { .. }
-        | Misuse::WrongState(_) => 5,
+        | Misuse::NoState(_)
+        | Misuse::WrongState(_) => 6,
     };
     check(&table, variants);
     check_sources(&table);
@@ -46,6 +51,7 @@ fn every_cause_says_what_went_wrong_and_where() {
     let table = [
         (Cause::Cancelled, "cancelled"),
         (Cause::Refused { state: State::StopCopy, code: CODE }, "the device refused STOP_COPY: error 22"),
+        (Cause::PrecopyInfo(CODE), "the device refused PRECOPY_INFO: error 22"),
         (Cause::ReadData(CODE), "the device's data could not be read: error 22"),
         (Cause::DrainedInStopCopy, "the device answered ENOMSG in STOP_COPY, wanted data or the end"),
         (Cause::Send(CODE), "the link refused bytes: error 22"),
@@ -77,6 +83,7 @@ fn every_cause_says_what_went_wrong_and_where() {
     let variants = match table[0].0 {
         Cause::Cancelled
         | Cause::Refused { .. }
+        | Cause::PrecopyInfo(_)
         | Cause::ReadData(_)
         | Cause::DrainedInStopCopy
         | Cause::Send(_)
@@ -88,7 +95,7 @@ fn every_cause_says_what_went_wrong_and_where() {
         | Cause::WriteDataZero { .. }
         | Cause::RecvConfig { .. }
         | Cause::Record(_)
-        | Cause::Unexpected { .. } => 14,
+        | Cause::Unexpected { .. } => 15,
     };
     check(&table, variants);
 }
@@ -112,6 +119,67 @@ fn every_place_that_a_failure_leaves_a_device_in_has_its_words() {
     ];
     check(&table, 1);
     check_sources(&table);
+}
+
+#[test]
+fn devices_that_cannot_migrate_together_are_named() {
+    let joining = |name, features| Joining { name, features, now: State::Running };
+    let (without, with) = (Features::ALL[2], Features::ALL[3]);
+    let refused = |devices: &[Joining<'static>]| Fleet::<3>::new(devices).unwrap_err();
+    let table = [
+        (
+            refused(&[joining("nic", without), joining("gpu", with)]),
+            "wanted P2P of every device, since several migrate together; without it are nic",
+        ),
+        (
+            refused(&[joining("nic", without), joining("gpu", with), joining("0000:00:05.0", without)]),
+            "wanted P2P of every device, since several migrate together; without it are nic, 0000:00:05.0",
+        ),
+        (refused(&[joining("nic", with); 4]), "wanted at most 3 devices, got 4"),
+    ];
+    let variants = match &table[0].0 {
+        Refused::NoP2p { .. } | Refused::TooMany { .. } => 2,
+    };
+    check(&table, variants);
+    check_sources(&table);
+}
+
+#[test]
+fn every_advice_says_how_long_a_stop_would_take_and_may_take() {
+    let millis = Duration::from_millis(300);
+    let device = |initial_bytes, data_size, rate, dirty_rate| {
+        let left = PrecopyInfo { initial_bytes, dirty_bytes: 20, reinit: false };
+        advise(&[Remaining { left, data_size, rate, dirty_rate }], 0, millis)
+    };
+    let table = [
+        (
+            device(80, 100, 100, 0),
+            "keep copying: a stop would move 100 bytes, 100 of which can be copied before it, at 100 bytes/s in \
+             1000 ms; allowed are 300 ms",
+        ),
+        (
+            device(80, 0, 0, 0),
+            "keep copying: a stop would move 100 bytes, 100 of which can be copied before it, at a rate that is \
+             not known; allowed are 300 ms",
+        ),
+        (
+            device(80, 100, 3000, 7),
+            "stop now: a stop would move 100 bytes, 100 of which can be copied before it, at 3000 bytes/s in \
+             34 ms; allowed are 300 ms, and 7 bytes/s are made anew",
+        ),
+        (
+            device(0, 1000, 1000, 0),
+            "will not converge: a stop would move 1000 bytes, 20 of which can be copied before it, at \
+             1000 bytes/s in 1000 ms; allowed are 300 ms",
+        ),
+    ];
+    let variants = match table[0].0 {
+        Advice::KeepCopying(_) | Advice::StopNow(_) | Advice::WillNotConverge(_) => 3,
+    };
+    check(&table, variants);
+    for (advice, text) in table {
+        assert!(text.ends_with(&format!(": {}", advice.forecast())), "{text}");
+    }
 }
 
 #[test]
@@ -159,6 +227,33 @@ fn every_section_error_says_what_was_wanted_and_what_was_there() {
         | Error::Preamble { .. }
         | Error::Footer { .. }
         | Error::NoRoom { .. } => 5,
+    };
+    check(&table, variants);
+    check_sources(&table);
+}
+
+#[test]
+fn every_error_of_dma_logging_says_what_was_wanted() {
+    use dirty::Error;
+    let table = [
+        (
+            Error::PageSize { got: 2048 },
+            "wanted a page size that is a power of two and at least 4096, got 2048",
+        ),
+        (Error::Empty { iova: 0x1000 }, "wanted a range of at least one byte at 0x1000, got 0"),
+        (
+            Error::Overflow { iova: u64::MAX, length: 2 },
+            "wanted a range within 64-bit addresses, got 0x2 bytes at 0xffffffffffffffff",
+        ),
+        (Error::Everything, "wanted a range of less than 2^64 bytes, got one over all addresses"),
+        (Error::NoBitmap, "wanted a bitmap of at least one word, got none"),
+    ];
+    let variants = match table[0].0 {
+        Error::PageSize { .. }
+        | Error::Empty { .. }
+        | Error::Overflow { .. }
+        | Error::Everything
+        | Error::NoBitmap => 5,
     };
     check(&table, variants);
     check_sources(&table);

@@ -1,7 +1,8 @@
 //! The receiving side of one device.
 //!
 //! Orders: [`Destination::resume`], one [`Destination::section`] for each section of the device, then
-//! [`Destination::stop`] and [`Destination::run`]. A section is taken through its terminator and never a byte more.
+//! [`Destination::stop`] and [`Destination::run`]; where several devices migrate together, [`Destination::run_p2p`] for
+//! each of them before `run` for any. A section is taken through its terminator and never a byte more.
 //!
 //! Once the device is in RESUMING, whatever goes wrong ends in a reset: nothing else aborts RESUMING, and a driver
 //! that refused a `write` may let RESUMING → STOP succeed with half a state.
@@ -58,6 +59,8 @@ pub enum DestinationPhase {
     Section(Terminator),
     /// The device is in STOP with the new state in it.
     Stopped,
+    /// The device is in RUNNING_P2P: it works, and starts no DMA to other devices.
+    RunningP2p,
     /// The device runs.
     Running,
     /// The migration failed.
@@ -72,6 +75,7 @@ pub struct Destination<'b> {
     decoder: Decoder,
     came_from: State,
     init_data_sent_agreed: bool,
+    features: Features,
     /// Whether `poll` has asked for the present step.
     asked: bool,
 }
@@ -107,6 +111,7 @@ impl<'b> Destination<'b> {
             decoder: Decoder::new(),
             came_from: now,
             init_data_sent_agreed: switchover_ack && features.pre_copy,
+            features,
             asked: false,
         })
     }
@@ -142,12 +147,28 @@ impl<'b> Destination<'b> {
         Ok(())
     }
 
-    /// Brings the device from STOP to RUNNING.
+    /// Brings the device from STOP to RUNNING_P2P.
     ///
     /// # Errors
-    /// [`Misuse::WrongOrder`] unless the phase is [`DestinationPhase::Stopped`].
-    pub fn run(&mut self) -> Result<(), Misuse> {
+    /// [`Misuse::WrongOrder`] unless the phase is [`DestinationPhase::Stopped`]; [`Misuse::NoState`] where it has no
+    /// P2P.
+    pub fn run_p2p(&mut self) -> Result<(), Misuse> {
         let DestinationPhase::Stopped = self.idle()? else { return Err(Misuse::WrongOrder) };
+        if !self.features.p2p {
+            return Err(Misuse::NoState(State::RunningP2p));
+        }
+        self.go(Step::SetState { state: State::RunningP2p, then: DestinationPhase::RunningP2p });
+        Ok(())
+    }
+
+    /// Brings the device from STOP or RUNNING_P2P to RUNNING.
+    ///
+    /// # Errors
+    /// [`Misuse::WrongOrder`] unless the phase is [`DestinationPhase::Stopped`] or [`DestinationPhase::RunningP2p`].
+    pub fn run(&mut self) -> Result<(), Misuse> {
+        let (DestinationPhase::Stopped | DestinationPhase::RunningP2p) = self.idle()? else {
+            return Err(Misuse::WrongOrder);
+        };
         self.go(Step::SetState { state: State::Running, then: DestinationPhase::Running });
         Ok(())
     }
@@ -165,6 +186,7 @@ impl<'b> Destination<'b> {
                 DestinationPhase::Resuming
                 | DestinationPhase::Section(_)
                 | DestinationPhase::Stopped
+                | DestinationPhase::RunningP2p
                 | DestinationPhase::Running,
             )
             | Step::SetState { .. }
@@ -370,6 +392,7 @@ impl<'b> Destination<'b> {
             DestinationPhase::Resuming | DestinationPhase::Section(_) => Ok(()),
             DestinationPhase::Ready(_)
             | DestinationPhase::Stopped
+            | DestinationPhase::RunningP2p
             | DestinationPhase::Running
             | DestinationPhase::Failed(_) => Err(Misuse::WrongOrder),
         }

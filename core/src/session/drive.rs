@@ -2,9 +2,12 @@
 //!
 //! Deliberately absent: waiting. A [`Device`] or a [`Transport`] returns when it has an answer.
 
+use core::time::Duration;
+
+use super::event::Observe;
 use super::{
-    Code, DataRead, Destination, DestinationDone, DestinationEffect, DestinationPhase, Event, Misuse, Source,
-    SourceDone, SourceEffect, SourcePhase,
+    Code, DataRead, Destination, DestinationDone, DestinationEffect, DestinationPhase, Misuse, PrecopyInfo,
+    Source, SourceDone, SourceEffect, SourcePhase,
 };
 use crate::device::State;
 
@@ -17,6 +20,13 @@ pub trait Device {
     /// # Errors
     /// The kernel's answer, or an answer of its own when a data fd came unexpectedly or is missing.
     fn set_state(&mut self, state: State) -> Result<(), Code>;
+
+    /// Asks the data fd how much PRE_COPY has left, with a zeroed structure: drivers leave fields that they do not set.
+    /// A device without PRE_COPY is never asked.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    fn precopy_info(&mut self) -> Result<PrecopyInfo, Code>;
 
     /// One read of the data fd.
     ///
@@ -64,7 +74,8 @@ pub trait Transport {
     fn recv_config(&mut self) -> Result<u64, Code>;
 }
 
-/// Carries out the order that `source` has, with every failure's recovery, and returns the phase it ends in.
+/// Carries out the order that `source` has, with every failure's recovery, tells `observer` of each thing done, and
+/// returns the phase it ends in.
 ///
 /// # Errors
 /// [`Misuse`] when `device` or `link` reports more bytes than it was offered, which is a mistake in them. The device is
@@ -73,22 +84,26 @@ pub fn source(
     source: &mut Source<'_>,
     device: &mut impl Device,
     link: &mut impl Transport,
-    mut observe: impl FnMut(&Event),
+    mut observer: impl Observe,
 ) -> Result<SourcePhase, Misuse> {
     loop {
+        let began = observer.now();
         let done = match source.poll() {
             SourceEffect::SetState(state) => SourceDone::SetState(device.set_state(state)),
+            SourceEffect::PrecopyInfo => SourceDone::PrecopyInfo(device.precopy_info()),
             SourceEffect::ReadData(buffer) => SourceDone::ReadData(device.read_data(buffer)),
             SourceEffect::Send(bytes) => SourceDone::Send(link.send(bytes)),
             SourceEffect::SendConfig => SourceDone::SendConfig(link.send_config()),
             SourceEffect::Reset => SourceDone::Reset(device.reset()),
             SourceEffect::Idle(phase) => return Ok(phase),
         };
-        observe(&source.complete(done)?);
+        let took = since(began, &observer);
+        observer.observe(&source.complete(done)?, took);
     }
 }
 
-/// Carries out the order that `destination` has, with every failure's recovery, and returns the phase it ends in.
+/// Carries out the order that `destination` has, with every failure's recovery, tells `observer` of each thing done, and
+/// returns the phase it ends in.
 ///
 /// # Errors
 /// [`Misuse`] when `device` or `link` reports more bytes than it was offered, which is a mistake in them. The device is
@@ -97,9 +112,10 @@ pub fn destination(
     destination: &mut Destination<'_>,
     device: &mut impl Device,
     link: &mut impl Transport,
-    mut observe: impl FnMut(&Event),
+    mut observer: impl Observe,
 ) -> Result<DestinationPhase, Misuse> {
     loop {
+        let began = observer.now();
         let done = match destination.poll() {
             DestinationEffect::SetState(state) => DestinationDone::SetState(device.set_state(state)),
             DestinationEffect::Recv(buffer) => DestinationDone::Recv(link.recv(buffer)),
@@ -108,6 +124,11 @@ pub fn destination(
             DestinationEffect::Reset => DestinationDone::Reset(device.reset()),
             DestinationEffect::Idle(phase) => return Ok(phase),
         };
-        observe(&destination.complete(done)?);
+        let took = since(began, &observer);
+        observer.observe(&destination.complete(done)?, took);
     }
+}
+
+fn since(began: Option<Duration>, observer: &impl Observe) -> Option<Duration> {
+    Some(observer.now()?.saturating_sub(began?))
 }

@@ -2,11 +2,15 @@
 //!
 //! `complete` returns the event of what it was told, so that none can be missed and none needs a place to be stored.
 //!
+//! [`Observe`] is whoever is told of them; where it has a clock, it is also told how long each thing took. [`Trace`] is
+//! an event with the name of its device and that time, for a line in a log.
+//!
 //! Deliberately absent: a logger. With the feature `defmt` events can be printed on targets without a console.
 
 use core::fmt;
+use core::time::Duration;
 
-use super::{Code, DataRead};
+use super::{Code, DataRead, PrecopyInfo};
 use crate::device::State;
 
 /// What a session asked for, and how it went.
@@ -21,6 +25,11 @@ pub enum Event {
         recovery: bool,
         /// The kernel's answer.
         result: Result<(), Code>,
+    },
+    /// The device was asked how much PRE_COPY has left.
+    PrecopyInfo {
+        /// What it said.
+        result: Result<PrecopyInfo, Code>,
     },
     /// The device's data were read.
     ReadData {
@@ -67,6 +76,61 @@ pub enum Event {
     },
 }
 
+/// Whoever is told of events. A closure that takes an [`Event`] is one without a clock.
+pub trait Observe {
+    /// The time now, counted from any fixed moment; nothing without a clock.
+    fn now(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Takes note of an event, and of how long it took where there is a clock.
+    fn observe(&mut self, event: &Event, took: Option<Duration>);
+}
+
+impl<F: FnMut(&Event)> Observe for F {
+    fn observe(&mut self, event: &Event, _: Option<Duration>) {
+        self(event);
+    }
+}
+
+/// An event of a device, as a line of a log has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Trace<'a> {
+    /// The device's name.
+    pub device: &'a str,
+    /// What was done, and how it went.
+    pub event: Event,
+    /// How long it took, where the caller has a clock.
+    pub took: Option<Duration>,
+}
+
+impl Event {
+    /// Whether what was tried went well.
+    #[must_use]
+    pub const fn is_ok(&self) -> bool {
+        match self {
+            Self::SetState { result, .. } | Self::SendConfig { result } | Self::Reset { result } => {
+                result.is_ok()
+            }
+            Self::PrecopyInfo { result } => result.is_ok(),
+            Self::ReadData { result, .. } => result.is_ok(),
+            Self::Send { result, .. } | Self::Recv { result, .. } | Self::WriteData { result, .. } => {
+                result.is_ok()
+            }
+            Self::RecvConfig { result } => result.is_ok(),
+        }
+    }
+}
+
+impl fmt::Display for Trace<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.device, self.event)?;
+        let micros = self.took.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        micros.map_or(Ok(()), |micros| write!(f, " in {micros} us"))
+    }
+}
+
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -74,6 +138,10 @@ impl fmt::Display for Event {
                 let why = if *recovery { " to recover" } else { "" };
                 write!(f, "set {state}{why}")?;
                 outcome(f, result, |()| "ok")
+            }
+            Self::PrecopyInfo { result } => {
+                f.write_str("precopy info")?;
+                outcome(f, result, Told::Left)
             }
             Self::ReadData { offered, result } => {
                 write!(f, "read data, room for {offered}")?;
@@ -111,8 +179,9 @@ impl fmt::Display for Event {
     }
 }
 
-/// What a read told, for people.
+/// What a device told, for people.
 enum Told {
+    Left(PrecopyInfo),
     Count(usize),
     Word(&'static str),
 }
@@ -120,6 +189,10 @@ enum Told {
 impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Left(PrecopyInfo { initial_bytes, dirty_bytes, reinit }) => {
+                let anew = if *reinit { ", begun anew" } else { "" };
+                write!(f, "initial {initial_bytes}, dirty {dirty_bytes}{anew}")
+            }
             Self::Count(count) => count.fmt(f),
             Self::Word(word) => f.write_str(word),
         }
@@ -155,6 +228,19 @@ mod tests {
                 Event::SetState { state: State::Stop, recovery: true, result: Err(Code(22)) },
                 "set STOP to recover: error 22",
             ),
+            (
+                Event::PrecopyInfo {
+                    result: Ok(PrecopyInfo { initial_bytes: 24, dirty_bytes: 4096, reinit: false }),
+                },
+                "precopy info: initial 24, dirty 4096",
+            ),
+            (
+                Event::PrecopyInfo {
+                    result: Ok(PrecopyInfo { initial_bytes: 24, dirty_bytes: 0, reinit: true }),
+                },
+                "precopy info: initial 24, dirty 0, begun anew",
+            ),
+            (Event::PrecopyInfo { result: Err(Code(22)) }, "precopy info: error 22"),
             (Event::ReadData { offered: 40, result: Ok(DataRead::Bytes(7)) }, "read data, room for 40: 7"),
             (
                 Event::ReadData { offered: 40, result: Ok(DataRead::Drained) },
@@ -170,6 +256,16 @@ mod tests {
         ];
         for (event, text) in table {
             assert_eq!(event.to_string(), text);
+            assert_eq!(event.is_ok(), !text.contains("error"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_trace_names_its_device_and_says_how_long_it_took_where_that_is_known() {
+        let event = Event::Reset { result: Ok(()) };
+        let trace = Trace { device: "0000:3b:00.2", event, took: None };
+        assert_eq!(trace.to_string(), "0000:3b:00.2: reset: ok");
+        let trace = Trace { took: Some(Duration::from_micros(1500)), ..trace };
+        assert_eq!(trace.to_string(), "0000:3b:00.2: reset: ok in 1500 us");
     }
 }

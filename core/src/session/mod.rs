@@ -10,10 +10,14 @@ use core::fmt;
 pub mod destination;
 pub mod drive;
 pub mod event;
+pub mod fleet;
+pub mod precopy;
 pub mod source;
 
 pub use destination::{Destination, DestinationDone, DestinationEffect, DestinationPhase};
 pub use event::Event;
+pub use fleet::Fleet;
+pub use precopy::{Chunk, PrecopyInfo};
 pub use source::{Source, SourceDone, SourceEffect, SourcePhase};
 
 use crate::device::State;
@@ -59,6 +63,8 @@ pub enum Cause {
         /// The kernel's answer.
         code: Code,
     },
+    /// The device could not say how much PRE_COPY has left.
+    PrecopyInfo(Code),
     /// The device's data could not be read.
     ReadData(Code),
     /// The device said "nothing now" (ENOMSG) in STOP_COPY, where only the end may follow the data.
@@ -119,6 +125,7 @@ impl Cause {
     pub const fn code(&self) -> Option<Code> {
         match *self {
             Self::Refused { code, .. }
+            | Self::PrecopyInfo(code)
             | Self::ReadData(code)
             | Self::Send(code)
             | Self::SendConfig(code)
@@ -148,6 +155,7 @@ impl Cause {
             Self::Record(error) => Some(error.offset()),
             Self::Cancelled
             | Self::Refused { .. }
+            | Self::PrecopyInfo(_)
             | Self::ReadData(_)
             | Self::DrainedInStopCopy
             | Self::Send(_)
@@ -162,6 +170,7 @@ impl fmt::Display for Cause {
         match self {
             Self::Cancelled => f.write_str("cancelled"),
             Self::Refused { state, code } => write!(f, "the device refused {state}: {code}"),
+            Self::PrecopyInfo(code) => write!(f, "the device refused PRECOPY_INFO: {code}"),
             Self::ReadData(code) => write!(f, "the device's data could not be read: {code}"),
             Self::DrainedInStopCopy => {
                 f.write_str("the device answered ENOMSG in STOP_COPY, wanted data or the end")
@@ -255,6 +264,8 @@ pub enum Misuse {
         /// Its length in bytes.
         got: usize,
     },
+    /// The device's driver does not have this state.
+    NoState(State),
     /// A migration can't begin in this state: only in RUNNING, or in STOP for the device of a paused machine.
     WrongState(State),
 }
@@ -268,6 +279,7 @@ impl fmt::Display for Misuse {
             Self::SmallBuffer { got } => {
                 write!(f, "wanted a buffer of at least {BUFFER_MIN} bytes, got {got}")
             }
+            Self::NoState(state) => write!(f, "wanted a device that has {state}"),
             Self::WrongState(state) => write!(f, "wanted a device in RUNNING or STOP, got {state}"),
         }
     }

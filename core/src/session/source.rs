@@ -1,17 +1,21 @@
 //! The sending side of one device.
 //!
 //! Orders on the way of a stop-copy migration: [`Source::setup`], [`Source::stop`], [`Source::copy_rest`], for a PCI
-//! device [`Source::config`], then [`Source::finish`]. `setup`, `copy_rest` and `config` each write the payload of
-//! one section, the other orders write nothing.
+//! device [`Source::config`], then [`Source::finish`]. With pre-copy, [`Source::measure`] and [`Source::copy_chunk`]
+//! come before `stop`, as often as the caller likes, and where several devices migrate together [`Source::quiesce`].
+//! `setup`, `copy_chunk`, `copy_rest` and `config` each write the payload of one section, the other orders nothing.
 //!
 //! What goes wrong with the data or the link brings the device back to the state it came from, as [`Source::cancel`]
-//! does; what the kernel refuses is followed by what [`recover`](crate::device::recover) says.
+//! does, or after `quiesce` as far as RUNNING_P2P, as [`Source::retreat`] does; what the kernel refuses is followed by
+//! what [`recover`](crate::device::recover) says.
 //!
-//! Deliberately absent: section headers and footers, and the body of the configuration. The caller writes them.
+//! Deliberately absent: section headers and footers, the body of the configuration, and waiting. The caller writes
+//! them, and waits where a chunk was empty.
 
+use super::precopy::{Chunk, PrecopyInfo};
 use super::{Cause, Code, DataRead, Event, Failure, Left, Misuse, check_start};
-use crate::device::State;
 use crate::device::recover::{Recovery, after_refusal};
+use crate::device::{Features, State};
 use crate::stream::record::{self, DATA_HEAD, Tag, WORD};
 
 /// Where in a source's buffer data are read to; in front of them is the place of a DATA record's head.
@@ -26,6 +30,8 @@ pub const HEADERS: usize = DATA_HEAD + WORD;
 pub enum SourceEffect<'a> {
     /// SET this state.
     SetState(State),
+    /// Ask the data fd for its PRECOPY_INFO, with a zeroed structure.
+    PrecopyInfo,
     /// One `read` of the data fd into these bytes.
     ReadData(&'a mut [u8]),
     /// Give these bytes to the link; it may take fewer.
@@ -43,6 +49,8 @@ pub enum SourceEffect<'a> {
 pub enum SourceDone {
     /// Answer to [`SourceEffect::SetState`].
     SetState(Result<(), Code>),
+    /// Answer to [`SourceEffect::PrecopyInfo`].
+    PrecopyInfo(Result<PrecopyInfo, Code>),
     /// Answer to [`SourceEffect::ReadData`].
     ReadData(Result<DataRead, Code>),
     /// Answer to [`SourceEffect::Send`]: how many bytes the link took; 0 where its other end is gone.
@@ -61,6 +69,10 @@ pub enum SourcePhase {
     Ready(State),
     /// The START payload is out; the device is as it was.
     SetUp,
+    /// The device is in PRE_COPY and works; this is how far the copy is.
+    PreCopy(Chunk),
+    /// The device is in RUNNING_P2P or PRE_COPY_P2P: it starts no DMA to other devices.
+    Quiesced,
     /// The device is in STOP_COPY and its data are still in it.
     Copying,
     /// The device is in STOP_COPY and all its data are out.
@@ -75,10 +87,15 @@ pub enum SourcePhase {
 #[derive(Debug)]
 pub struct Source<'b> {
     buffer: &'b mut [u8],
+    features: Features,
+    switchover_ack: bool,
     step: Step,
     /// The state that the last completed step left the device in.
     at: State,
     came_from: State,
+    /// Whether the way back leads over RUNNING_P2P.
+    lockstep: bool,
+    chunk: Chunk,
     /// Whether `poll` has asked for the present step.
     asked: bool,
 }
@@ -86,53 +103,154 @@ pub struct Source<'b> {
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Idle(SourcePhase),
-    SetState { state: State, then: SourcePhase },
-    ReadData,
+    SetState { state: State, then: Then },
+    PrecopyInfo { then: Then },
+    ReadData(Reading),
     Send { from: usize, to: usize, then: Then },
     SendConfig,
     Recover { state: State, cause: Cause },
     Reset { cause: Cause },
 }
 
-/// What follows bytes that are out.
+/// What follows a step that went well.
 #[derive(Clone, Copy, Debug)]
 enum Then {
-    ReadData,
+    ReadRest,
     SendConfig,
+    SendStart(Started),
+    SendEmptyChunk,
+    PreCopy,
     Idle(SourcePhase),
 }
 
+/// How a migration begins.
+#[derive(Clone, Copy, Debug)]
+enum Started {
+    SetUp,
+    PreCopy,
+}
+
+/// What a read is for.
+#[derive(Clone, Copy, Debug)]
+enum Reading {
+    /// One PART in PRE_COPY.
+    PreCopyChunk,
+    /// One PART in STOP_COPY.
+    Chunk,
+    /// The whole END.
+    Rest,
+}
+
 impl<'b> Source<'b> {
-    /// A source for a device that GET says is in state `now`: RUNNING, or STOP for a paused machine's device. The
-    /// buffer's length less [`HEADERS`] is the largest piece of data that is read at once.
+    /// A source for a device with `features` that GET says is in state `now`: RUNNING, or STOP for a paused machine's
+    /// device. With `switchover_ack` it sends INIT_DATA_SENT, which the destination must have agreed to. The buffer's
+    /// length less [`HEADERS`] is the largest piece of data that is read at once.
     ///
     /// # Errors
     /// [`Misuse::SmallBuffer`] and [`Misuse::WrongState`].
-    pub fn new(now: State, buffer: &'b mut [u8]) -> Result<Self, Misuse> {
+    pub fn new(
+        features: Features,
+        now: State,
+        switchover_ack: bool,
+        buffer: &'b mut [u8],
+    ) -> Result<Self, Misuse> {
         check_start(now, buffer)?;
-        let step = Step::Idle(SourcePhase::Ready(now));
-        Ok(Self { buffer, step, at: now, came_from: now, asked: false })
+        Ok(Self {
+            buffer,
+            features,
+            switchover_ack,
+            step: Step::Idle(SourcePhase::Ready(now)),
+            at: now,
+            came_from: now,
+            lockstep: false,
+            chunk: Chunk::default(),
+            asked: false,
+        })
     }
 
-    /// Writes a START payload: SETUP, END_OF_STATE.
+    /// Writes a START payload: SETUP, END_OF_STATE. With `pre_copy` the device is brought to PRE_COPY before.
     ///
     /// # Errors
-    /// [`Misuse::WrongOrder`] unless the phase is [`SourcePhase::Ready`].
-    pub fn setup(&mut self) -> Result<(), Misuse> {
-        let SourcePhase::Ready(_) = self.idle()? else { return Err(Misuse::WrongOrder) };
-        self.put(0, record::encode(Tag::Setup));
-        self.put(WORD, record::encode(Tag::EndOfState));
-        self.send(2 * WORD, Then::Idle(SourcePhase::SetUp));
+    /// [`Misuse::WrongOrder`] unless the phase is [`SourcePhase::Ready`] in RUNNING or STOP, and for `pre_copy` in
+    /// RUNNING: a stopped device can't enter PRE_COPY without running. [`Misuse::NoState`] where it has no PRE_COPY.
+    pub fn setup(&mut self, pre_copy: bool) -> Result<(), Misuse> {
+        let SourcePhase::Ready(now) = self.idle()? else { return Err(Misuse::WrongOrder) };
+        if now == State::RunningP2p || (pre_copy && now != State::Running) {
+            return Err(Misuse::WrongOrder);
+        }
+        if pre_copy {
+            self.check(State::PreCopy)?;
+        }
+        self.chunk = Chunk::default();
+        if pre_copy {
+            let then = Then::SendStart(Started::PreCopy);
+            self.go(Step::SetState { state: State::PreCopy, then });
+        } else {
+            self.send_start(Started::SetUp);
+        }
         Ok(())
     }
 
-    /// Brings the device to STOP_COPY. The machine's processors must have stopped.
+    /// Asks how much PRE_COPY has left; writes nothing. For some drivers the question itself starts the next piece.
     ///
     /// # Errors
-    /// [`Misuse::WrongOrder`] unless the phase is [`SourcePhase::SetUp`].
+    /// [`Misuse::WrongOrder`] unless the phase is [`SourcePhase::PreCopy`].
+    pub fn measure(&mut self) -> Result<(), Misuse> {
+        let SourcePhase::PreCopy(_) = self.idle()? else { return Err(Misuse::WrongOrder) };
+        self.go(Step::PrecopyInfo { then: Then::PreCopy });
+        Ok(())
+    }
+
+    /// Writes a PART payload: one DATA where the device has one, and END_OF_STATE, or in PRE_COPY INIT_DATA_SENT once
+    /// the initial data are through. Where PRE_COPY has nothing now, [`Source::measure`] is done as well; where
+    /// STOP_COPY has no more, the phase becomes [`SourcePhase::Copied`].
+    ///
+    /// # Errors
+    /// [`Misuse::WrongOrder`] unless the phase is [`SourcePhase::PreCopy`] or [`SourcePhase::Copying`].
+    pub fn copy_chunk(&mut self) -> Result<(), Misuse> {
+        let phase = self.idle()?;
+        if let SourcePhase::PreCopy(_) = phase {
+            self.go(Step::ReadData(Reading::PreCopyChunk));
+        } else if phase == SourcePhase::Copying {
+            self.go(Step::ReadData(Reading::Chunk));
+        } else {
+            return Err(Misuse::WrongOrder);
+        }
+        Ok(())
+    }
+
+    /// Keeps the device from starting DMA to others: RUNNING_P2P, or PRE_COPY_P2P in pre-copy. From here on what goes
+    /// wrong leads back to RUNNING_P2P alone, and [`Source::cancel`] to RUNNING.
+    ///
+    /// # Errors
+    /// [`Misuse::WrongOrder`] unless the device runs and the phase is [`SourcePhase::SetUp`] or
+    /// [`SourcePhase::PreCopy`]; [`Misuse::NoState`] where it has no P2P.
+    pub fn quiesce(&mut self) -> Result<(), Misuse> {
+        let phase = self.idle()?;
+        let state = if let SourcePhase::PreCopy(_) = phase {
+            State::PreCopyP2p
+        } else if phase == SourcePhase::SetUp && self.at == State::Running {
+            State::RunningP2p
+        } else {
+            return Err(Misuse::WrongOrder);
+        };
+        self.check(state)?;
+        self.lockstep = true;
+        self.go(Step::SetState { state, then: Then::Idle(SourcePhase::Quiesced) });
+        Ok(())
+    }
+
+    /// Brings the device to STOP_COPY, from PRE_COPY with the data session that is there. The machine's processors must
+    /// have stopped.
+    ///
+    /// # Errors
+    /// [`Misuse::WrongOrder`] unless the phase is [`SourcePhase::SetUp`], [`SourcePhase::PreCopy`] or
+    /// [`SourcePhase::Quiesced`].
     pub fn stop(&mut self) -> Result<(), Misuse> {
-        let SourcePhase::SetUp = self.idle()? else { return Err(Misuse::WrongOrder) };
-        self.go(Step::SetState { state: State::StopCopy, then: SourcePhase::Copying });
+        let (SourcePhase::SetUp | SourcePhase::PreCopy(_) | SourcePhase::Quiesced) = self.idle()? else {
+            return Err(Misuse::WrongOrder);
+        };
+        self.go(Step::SetState { state: State::StopCopy, then: Then::Idle(SourcePhase::Copying) });
         Ok(())
     }
 
@@ -141,12 +259,13 @@ impl<'b> Source<'b> {
     /// # Errors
     /// [`Misuse::WrongOrder`] unless the phase is [`SourcePhase::Copying`] or [`SourcePhase::Copied`].
     pub fn copy_rest(&mut self) -> Result<(), Misuse> {
-        match self.idle()? {
-            SourcePhase::Copying => self.go(Step::ReadData),
-            SourcePhase::Copied => self.send_end(),
-            SourcePhase::Ready(_) | SourcePhase::SetUp | SourcePhase::Stopped | SourcePhase::Failed(_) => {
-                return Err(Misuse::WrongOrder);
-            }
+        let phase = self.idle()?;
+        if phase == SourcePhase::Copying {
+            self.go(Step::ReadData(Reading::Rest));
+        } else if phase == SourcePhase::Copied {
+            self.send_end();
+        } else {
+            return Err(Misuse::WrongOrder);
         }
         Ok(())
     }
@@ -169,17 +288,34 @@ impl<'b> Source<'b> {
     /// [`Misuse::WrongOrder`] unless the phase is [`SourcePhase::Copied`].
     pub fn finish(&mut self) -> Result<(), Misuse> {
         let SourcePhase::Copied = self.idle()? else { return Err(Misuse::WrongOrder) };
-        self.go(Step::SetState { state: State::Stop, then: SourcePhase::Stopped });
+        self.go(Step::SetState { state: State::Stop, then: Then::Idle(SourcePhase::Stopped) });
+        Ok(())
+    }
+
+    /// Brings a finished device to RUNNING_P2P, where several devices of a machine go on together.
+    ///
+    /// # Errors
+    /// [`Misuse::WrongOrder`] unless the phase is [`SourcePhase::Stopped`]; [`Misuse::NoState`] where it has no P2P.
+    pub fn run_p2p(&mut self) -> Result<(), Misuse> {
+        let SourcePhase::Stopped = self.idle()? else { return Err(Misuse::WrongOrder) };
+        self.check(State::RunningP2p)?;
+        self.go(Step::SetState {
+            state: State::RunningP2p,
+            then: Then::Idle(SourcePhase::Ready(State::RunningP2p)),
+        });
         Ok(())
     }
 
     /// Brings a finished device back to RUNNING, for a machine that goes on after its state was saved.
     ///
     /// # Errors
-    /// [`Misuse::WrongOrder`] unless the phase is [`SourcePhase::Stopped`].
+    /// [`Misuse::WrongOrder`] unless the phase is [`SourcePhase::Stopped`], or [`SourcePhase::Ready`] in RUNNING_P2P.
     pub fn run(&mut self) -> Result<(), Misuse> {
-        let SourcePhase::Stopped = self.idle()? else { return Err(Misuse::WrongOrder) };
-        self.go(Step::SetState { state: State::Running, then: SourcePhase::Ready(State::Running) });
+        let (SourcePhase::Stopped | SourcePhase::Ready(State::RunningP2p)) = self.idle()? else {
+            return Err(Misuse::WrongOrder);
+        };
+        let then = Then::Idle(SourcePhase::Ready(State::Running));
+        self.go(Step::SetState { state: State::Running, then });
         Ok(())
     }
 
@@ -187,27 +323,13 @@ impl<'b> Source<'b> {
     /// the device in another state. What was asked for last must not be in progress any more. A payload that was
     /// begun stays cut: close the link.
     pub fn cancel(&mut self) {
-        let cause = match self.step {
-            Step::Idle(SourcePhase::Failed(Failure { cause, device: Left::At(at) }))
-            | Step::Recover { state: at, cause }
-                if at != self.came_from =>
-            {
-                cause
-            }
-            Step::Idle(SourcePhase::Failed(_)) | Step::Recover { .. } | Step::Reset { .. } => return,
-            Step::Idle(
-                SourcePhase::Ready(_)
-                | SourcePhase::SetUp
-                | SourcePhase::Copying
-                | SourcePhase::Copied
-                | SourcePhase::Stopped,
-            )
-            | Step::ReadData
-            | Step::Send { .. }
-            | Step::SendConfig
-            | Step::SetState { .. } => Cause::Cancelled,
-        };
-        self.go_back(cause);
+        self.give_up(self.came_from);
+    }
+
+    /// As [`Source::cancel`], but after [`Source::quiesce`] the device goes back to RUNNING_P2P, and stays there until
+    /// `cancel` takes it on: other devices may still stand.
+    pub fn retreat(&mut self) {
+        self.give_up(self.way_back());
     }
 
     /// What is wanted now. Asking twice changes nothing; "not yet" is said by not completing.
@@ -216,7 +338,8 @@ impl<'b> Source<'b> {
         match self.step {
             Step::Idle(phase) => SourceEffect::Idle(phase),
             Step::SetState { state, .. } | Step::Recover { state, .. } => SourceEffect::SetState(state),
-            Step::ReadData => SourceEffect::ReadData(room(self.buffer)),
+            Step::PrecopyInfo { .. } => SourceEffect::PrecopyInfo,
+            Step::ReadData(_) => SourceEffect::ReadData(room(self.buffer)),
             Step::Send { from, to, .. } => SourceEffect::Send(self.buffer.get(from..to).unwrap_or_default()),
             Step::SendConfig => SourceEffect::SendConfig,
             Step::Reset { .. } => SourceEffect::Reset,
@@ -236,9 +359,13 @@ impl<'b> Source<'b> {
                 let SourceDone::SetState(result) = done else { return Err(Misuse::WrongDone) };
                 Ok(self.set(state, then, result))
             }
-            Step::ReadData => {
+            Step::PrecopyInfo { then } => {
+                let SourceDone::PrecopyInfo(result) = done else { return Err(Misuse::WrongDone) };
+                Ok(self.measured(then, result))
+            }
+            Step::ReadData(reading) => {
                 let SourceDone::ReadData(result) = done else { return Err(Misuse::WrongDone) };
-                self.read(result)
+                self.read(reading, result)
             }
             Step::Send { from, to, then } => {
                 let SourceDone::Send(result) = done else { return Err(Misuse::WrongDone) };
@@ -260,23 +387,25 @@ impl<'b> Source<'b> {
         }
     }
 
-    fn set(&mut self, state: State, then: SourcePhase, result: Result<(), Code>) -> Event {
+    fn set(&mut self, state: State, then: Then, result: Result<(), Code>) -> Event {
         match result {
             Ok(()) => {
                 self.at = state;
-                if let SourcePhase::Ready(state) = then {
+                if state == State::Running {
                     self.came_from = state;
+                    self.lockstep = false;
                 }
-                self.go(Step::Idle(then));
+                self.go_on(then);
             }
-            Err(code) => self.refused(state, code),
+            Err(code) => self.refused(state, then, code),
         }
         Event::SetState { state, recovery: false, result }
     }
 
-    fn refused(&mut self, state: State, code: Code) {
+    fn refused(&mut self, state: State, then: Then, code: Code) {
         let cause = Cause::Refused { state, code };
-        self.go(match after_refusal(state, self.came_from, false) {
+        let quiescing = matches!(then, Then::Idle(SourcePhase::Quiesced));
+        self.go(match after_refusal(state, self.came_from, quiescing) {
             Recovery::SetState(state) => Step::Recover { state, cause },
             Recovery::Reset => Step::Reset { cause },
         });
@@ -293,17 +422,31 @@ impl<'b> Source<'b> {
         Event::SetState { state, recovery: true, result }
     }
 
-    fn read(&mut self, result: Result<DataRead, Code>) -> Result<Event, Misuse> {
-        let offered = room(self.buffer).len();
+    fn measured(&mut self, then: Then, result: Result<PrecopyInfo, Code>) -> Event {
         match result {
-            Ok(DataRead::Bytes(0) | DataRead::End) => self.send_end(),
-            Ok(DataRead::Bytes(got)) if got > offered => return Err(Misuse::TooMany { offered, got }),
-            Ok(DataRead::Bytes(got)) => {
-                self.put(0, record::encode_data_head(got as u64));
-                self.send(DATA_HEAD.saturating_add(got), Then::ReadData);
+            Ok(info) => {
+                self.chunk.answered(info);
+                self.go_on(then);
             }
-            Ok(DataRead::Drained) => self.go_back(Cause::DrainedInStopCopy),
-            Err(code) => self.go_back(Cause::ReadData(code)),
+            Err(code) => self.go_back(Cause::PrecopyInfo(code)),
+        }
+        Event::PrecopyInfo { result }
+    }
+
+    fn read(&mut self, reading: Reading, result: Result<DataRead, Code>) -> Result<Event, Misuse> {
+        let offered = room(self.buffer).len();
+        match (result, reading) {
+            (Ok(DataRead::Bytes(got)), _) if got > offered => return Err(Misuse::TooMany { offered, got }),
+            (Ok(DataRead::Bytes(0) | DataRead::End | DataRead::Drained), Reading::PreCopyChunk) => {
+                self.chunk.read(0);
+                self.go(Step::PrecopyInfo { then: Then::SendEmptyChunk });
+            }
+            (Ok(DataRead::Bytes(0) | DataRead::End), Reading::Chunk | Reading::Rest) => self.send_end(),
+            (Ok(DataRead::Drained), Reading::Chunk | Reading::Rest) => {
+                self.go_back(Cause::DrainedInStopCopy);
+            }
+            (Ok(DataRead::Bytes(got)), reading) => self.send_data(got, reading),
+            (Err(code), _) => self.go_back(Cause::ReadData(code)),
         }
         Ok(Event::ReadData { offered, result })
     }
@@ -320,11 +463,7 @@ impl<'b> Source<'b> {
             Ok(0) => self.go_back(Cause::SendClosed),
             Ok(got) if got > offered => return Err(Misuse::TooMany { offered, got }),
             Ok(got) if got < offered => self.go(Step::Send { from: from.saturating_add(got), to, then }),
-            Ok(_) => self.go(match then {
-                Then::ReadData => Step::ReadData,
-                Then::SendConfig => Step::SendConfig,
-                Then::Idle(phase) => Step::Idle(phase),
-            }),
+            Ok(_) => self.go_on(then),
             Err(code) => self.go_back(Cause::Send(code)),
         }
         Ok(Event::Send { offered, result })
@@ -344,6 +483,44 @@ impl<'b> Source<'b> {
         Event::Reset { result }
     }
 
+    /// Puts the head of a DATA record before `count` bytes that were read, and sends it as `reading` wants.
+    fn send_data(&mut self, count: usize, reading: Reading) {
+        self.put(0, record::encode_data_head(count as u64));
+        let end = DATA_HEAD.saturating_add(count);
+        match reading {
+            Reading::Rest => self.send(end, Then::ReadRest),
+            Reading::Chunk => {
+                self.put(end, record::encode(Tag::EndOfState));
+                self.send(end.saturating_add(WORD), Then::Idle(SourcePhase::Copying));
+            }
+            Reading::PreCopyChunk => {
+                self.chunk.read(count);
+                let terminator = self.terminator();
+                self.put(end, record::encode(terminator));
+                self.send(end.saturating_add(WORD), Then::PreCopy);
+            }
+        }
+    }
+
+    /// What ends a PART in PRE_COPY: INIT_DATA_SENT once, as soon as all initial data were read.
+    fn terminator(&mut self) -> Tag {
+        if !self.switchover_ack || self.chunk.init_data_sent || !self.chunk.initial_data_are_read() {
+            return Tag::EndOfState;
+        }
+        self.chunk.init_data_sent = true;
+        Tag::InitDataSent
+    }
+
+    fn send_start(&mut self, started: Started) {
+        self.put(0, record::encode(Tag::Setup));
+        self.put(WORD, record::encode(Tag::EndOfState));
+        let then = match started {
+            Started::SetUp => Then::Idle(SourcePhase::SetUp),
+            Started::PreCopy => Then::PreCopy,
+        };
+        self.send(2 * WORD, then);
+    }
+
     /// Ends a payload after which all is copied.
     fn send_end(&mut self) {
         self.put(0, record::encode(Tag::EndOfState));
@@ -354,12 +531,62 @@ impl<'b> Source<'b> {
         self.go(Step::Send { from: 0, to: length, then });
     }
 
-    /// Back to the state that the device came from; where a SET was asked for, the device may have left it already.
+    fn go_on(&mut self, then: Then) {
+        match then {
+            Then::ReadRest => self.go(Step::ReadData(Reading::Rest)),
+            Then::SendConfig => self.go(Step::SendConfig),
+            Then::SendStart(started) => self.send_start(started),
+            Then::SendEmptyChunk => {
+                let terminator = self.terminator();
+                self.put(0, record::encode(terminator));
+                self.send(WORD, Then::PreCopy);
+            }
+            Then::PreCopy => self.go(Step::Idle(SourcePhase::PreCopy(self.chunk))),
+            Then::Idle(phase) => self.go(Step::Idle(phase)),
+        }
+    }
+
+    fn give_up(&mut self, to: State) {
+        let cause = match self.step {
+            Step::Idle(SourcePhase::Failed(Failure { cause, device: Left::At(at) }))
+            | Step::Recover { state: at, cause }
+                if at != to && at != self.came_from =>
+            {
+                cause
+            }
+            Step::Idle(SourcePhase::Failed(_)) | Step::Recover { .. } | Step::Reset { .. } => return,
+            Step::Idle(
+                SourcePhase::Ready(_)
+                | SourcePhase::SetUp
+                | SourcePhase::PreCopy(_)
+                | SourcePhase::Quiesced
+                | SourcePhase::Copying
+                | SourcePhase::Copied
+                | SourcePhase::Stopped,
+            )
+            | Step::PrecopyInfo { .. }
+            | Step::ReadData(_)
+            | Step::Send { .. }
+            | Step::SendConfig
+            | Step::SetState { .. } => Cause::Cancelled,
+        };
+        self.go_to(to, cause);
+    }
+
+    /// As far back as the device may go while others stand.
+    fn way_back(&self) -> State {
+        if self.lockstep { State::RunningP2p } else { self.came_from }
+    }
+
     fn go_back(&mut self, cause: Cause) {
+        self.go_to(self.way_back(), cause);
+    }
+
+    /// Brings the device to `state`; where a SET was asked for, it may not be where it was any more.
+    fn go_to(&mut self, state: State, cause: Cause) {
         let asked_for = matches!(self.step, Step::SetState { .. } | Step::Recover { .. });
-        let may_have_left = asked_for || self.at != self.came_from;
-        self.go(if may_have_left {
-            Step::Recover { state: self.came_from, cause }
+        self.go(if asked_for || self.at != state {
+            Step::Recover { state, cause }
         } else {
             Step::Idle(SourcePhase::Failed(Failure { cause, device: Left::At(self.at) }))
         });
@@ -372,6 +599,10 @@ impl<'b> Source<'b> {
 
     fn idle(&self) -> Result<SourcePhase, Misuse> {
         if let Step::Idle(phase) = self.step { Ok(phase) } else { Err(Misuse::WrongOrder) }
+    }
+
+    fn check(&self, state: State) -> Result<(), Misuse> {
+        if self.features.have(state) { Ok(()) } else { Err(Misuse::NoState(state)) }
     }
 
     /// Writes `bytes` into the buffer at `from`; the smallest buffer has room for all that is ever put.

@@ -12,6 +12,7 @@ mod device;
 mod session;
 mod show;
 mod stream;
+mod together;
 
 use core::panic::PanicInfo;
 

@@ -1,23 +1,46 @@
 //! `session`: who acts next. Each call finds a session in any state that its type can hold.
 //!
-//! Deliberately absent: an order of calls. Every call may be the first.
+//! Deliberately absent: an order of calls. Every call may be the first. What needs no session is in `together.rs`.
+
+use core::time::Duration;
 
 use vfio_migration_core::device::{Features, State};
 use vfio_migration_core::session::drive::{self, Device, Transport};
+use vfio_migration_core::session::event::Observe;
 use vfio_migration_core::session::{
     Cause, Code, DataRead, Destination, DestinationDone, DestinationEffect, DestinationPhase, Event, Misuse,
-    Source, SourceDone, SourceEffect, SourcePhase,
+    PrecopyInfo, Source, SourceDone, SourceEffect, SourcePhase,
 };
 use vfio_migration_core::stream::record::Tag;
 
 #[unsafe(no_mangle)]
-fn proof_source_new<'b>(now: &State, buffer: &'b mut [u8]) -> Result<Source<'b>, Misuse> {
-    Source::new(*now, buffer)
+fn proof_source_new<'b>(
+    features: &Features,
+    now: &State,
+    switchover_ack: &bool,
+    buffer: &'b mut [u8],
+) -> Result<Source<'b>, Misuse> {
+    Source::new(*features, *now, *switchover_ack, buffer)
 }
 
 #[unsafe(no_mangle)]
-fn proof_source_setup(source: &mut Source<'_>) -> Result<(), Misuse> {
-    source.setup()
+fn proof_source_setup(source: &mut Source<'_>, pre_copy: &bool) -> Result<(), Misuse> {
+    source.setup(*pre_copy)
+}
+
+#[unsafe(no_mangle)]
+fn proof_source_measure(source: &mut Source<'_>) -> Result<(), Misuse> {
+    source.measure()
+}
+
+#[unsafe(no_mangle)]
+fn proof_source_copy_chunk(source: &mut Source<'_>) -> Result<(), Misuse> {
+    source.copy_chunk()
+}
+
+#[unsafe(no_mangle)]
+fn proof_source_quiesce(source: &mut Source<'_>) -> Result<(), Misuse> {
+    source.quiesce()
 }
 
 #[unsafe(no_mangle)]
@@ -41,6 +64,11 @@ fn proof_source_finish(source: &mut Source<'_>) -> Result<(), Misuse> {
 }
 
 #[unsafe(no_mangle)]
+fn proof_source_run_p2p(source: &mut Source<'_>) -> Result<(), Misuse> {
+    source.run_p2p()
+}
+
+#[unsafe(no_mangle)]
 fn proof_source_run(source: &mut Source<'_>) -> Result<(), Misuse> {
     source.run()
 }
@@ -48,6 +76,11 @@ fn proof_source_run(source: &mut Source<'_>) -> Result<(), Misuse> {
 #[unsafe(no_mangle)]
 fn proof_source_cancel(source: &mut Source<'_>) {
     source.cancel();
+}
+
+#[unsafe(no_mangle)]
+fn proof_source_retreat(source: &mut Source<'_>) {
+    source.retreat();
 }
 
 #[unsafe(no_mangle)]
@@ -62,6 +95,16 @@ fn proof_source_complete(source: &mut Source<'_>, done: &SourceDone) -> Result<E
 
 #[unsafe(no_mangle)]
 fn proof_source_drive(
+    source: &mut Source<'_>,
+    device: &mut AnyDevice<'_>,
+    link: &mut AnyTransport<'_>,
+    observer: &mut dyn Observe,
+) -> Result<SourcePhase, Misuse> {
+    drive::source(source, device, link, AnyObserver(observer))
+}
+
+#[unsafe(no_mangle)]
+fn proof_source_drive_without_a_clock(
     source: &mut Source<'_>,
     device: &mut AnyDevice<'_>,
     link: &mut AnyTransport<'_>,
@@ -93,6 +136,11 @@ fn proof_destination_section(destination: &mut Destination<'_>) -> Result<(), Mi
 #[unsafe(no_mangle)]
 fn proof_destination_stop(destination: &mut Destination<'_>) -> Result<(), Misuse> {
     destination.stop()
+}
+
+#[unsafe(no_mangle)]
+fn proof_destination_run_p2p(destination: &mut Destination<'_>) -> Result<(), Misuse> {
+    destination.run_p2p()
 }
 
 #[unsafe(no_mangle)]
@@ -128,6 +176,16 @@ fn proof_destination_drive(
     destination: &mut Destination<'_>,
     device: &mut AnyDevice<'_>,
     link: &mut AnyTransport<'_>,
+    observer: &mut dyn Observe,
+) -> Result<DestinationPhase, Misuse> {
+    drive::destination(destination, device, link, AnyObserver(observer))
+}
+
+#[unsafe(no_mangle)]
+fn proof_destination_drive_without_a_clock(
+    destination: &mut Destination<'_>,
+    device: &mut AnyDevice<'_>,
+    link: &mut AnyTransport<'_>,
     observe: &mut dyn FnMut(&Event),
 ) -> Result<DestinationPhase, Misuse> {
     drive::destination(destination, device, link, observe)
@@ -143,12 +201,34 @@ fn proof_cause_offset(cause: &Cause) -> Option<u64> {
     cause.offset()
 }
 
+#[unsafe(no_mangle)]
+fn proof_event_is_ok(event: &Event) -> bool {
+    event.is_ok()
+}
+
+/// An observer that the compiler knows nothing of, which may have a clock.
+struct AnyObserver<'a>(&'a mut dyn Observe);
+
+impl Observe for AnyObserver<'_> {
+    fn now(&self) -> Option<Duration> {
+        self.0.now()
+    }
+
+    fn observe(&mut self, event: &Event, took: Option<Duration>) {
+        self.0.observe(event, took);
+    }
+}
+
 /// A device that the compiler knows nothing of.
 struct AnyDevice<'a>(&'a mut dyn Device);
 
 impl Device for AnyDevice<'_> {
     fn set_state(&mut self, state: State) -> Result<(), Code> {
         self.0.set_state(state)
+    }
+
+    fn precopy_info(&mut self) -> Result<PrecopyInfo, Code> {
+        self.0.precopy_info()
     }
 
     fn read_data(&mut self, buffer: &mut [u8]) -> Result<DataRead, Code> {

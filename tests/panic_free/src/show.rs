@@ -5,6 +5,9 @@
 use core::fmt::{Display, Formatter, Result};
 
 use vfio_migration_core::device::{Features, State};
+use vfio_migration_core::session::event::Trace;
+use vfio_migration_core::session::fleet::Refused;
+use vfio_migration_core::session::precopy::{Advice, Forecast};
 use vfio_migration_core::session::{Cause, Code, Event, Failure, Left, Misuse};
 use vfio_migration_core::stream::record::{self, Tag};
 use vfio_migration_core::stream::section;
@@ -62,4 +65,24 @@ fn proof_show_misuse(misuse: &Misuse, f: &mut Formatter<'_>) -> Result {
 #[unsafe(no_mangle)]
 fn proof_show_event(event: &Event, f: &mut Formatter<'_>) -> Result {
     event.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_trace(trace: &Trace<'_>, f: &mut Formatter<'_>) -> Result {
+    trace.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_refused(refused: &Refused<'_, 4>, f: &mut Formatter<'_>) -> Result {
+    refused.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_advice(advice: &Advice, f: &mut Formatter<'_>) -> Result {
+    advice.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_forecast(forecast: &Forecast, f: &mut Formatter<'_>) -> Result {
+    forecast.fmt(f)
 }
