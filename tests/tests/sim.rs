@@ -1,5 +1,6 @@
 //! The simulated device against the kernel's next-state function, asked for every pair of states, and what it does with
-//! states, sessions and resets. `sim_transcript.rs` holds it against a real device.
+//! states, sessions and resets while nothing special is set up. `sim_transcript.rs` holds it against a real device;
+//! `sim_precopy.rs`, `sim_format.rs` and `sim_faults.rs` have what can be set up, and `sim_config.rs` how.
 //!
 //! Deliberately absent: a `Source` or a `Destination` over it; those are in `file.rs`. Here its calls are made one by
 //! one.
@@ -11,9 +12,7 @@ use vfio_migration_core::device::{Features, State, arc};
 use vfio_migration_core::session::DataRead;
 use vfio_migration_core::session::drive::Device;
 use vfio_migration_host::errno::code;
-use vfio_migration_host::sim::{
-    Assigned, Config, ConfigError, DataFd, Errno, HEADER_LEN, SIZE_MAX, Sim, steps,
-};
+use vfio_migration_host::sim::{Assigned, Config, DataFd, Errno, HEADER_LEN, Sim, steps};
 use vfio_migration_tests::kernel;
 use vfio_migration_tests::sim::{MTTY_CONTENT, mtty_like, read_up_to, state_of, whole_state, write_all};
 
@@ -375,57 +374,6 @@ fn a_guests_reset_behind_the_vmms_back_shows_in_the_data_and_in_the_next_set() {
     device.set_state(State::StopCopy).unwrap();
     device.sim.reset();
     assert_eq!(device.set_state(State::Running), Ok(()));
-}
-
-#[test]
-fn a_config_is_read_from_text() {
-    let features = Features::ALL[3];
-    let table = [
-        ("", Config::new(64 << 20, 0, features)),
-        ("size=64MiB,seed=7,flags=7", Config::new(64 << 20, 7, features)),
-        ("flags=1,size=0", Config::new(0, 0, Features::ALL[0])),
-        ("flags=3,size=5B", Config::new(5, 0, Features::ALL[1])),
-        ("flags=5,size=3KiB", Config::new(3 << 10, 0, Features::ALL[2])),
-        ("seed=18446744073709551615", Config::new(64 << 20, u64::MAX, features)),
-        ("size=1GiB", Config::new(1 << 30, 0, features)),
-    ];
-    for (text, config) in table {
-        assert_eq!(text.parse(), config, "{text}");
-    }
-    assert_eq!(Config::default(), "".parse().unwrap());
-    assert!(Config::new(SIZE_MAX, 0, features).is_ok());
-}
-
-#[test]
-fn a_config_that_is_none_says_what_was_wanted_and_what_was_there() {
-    let parts = "wanted size=, seed= or flags=, each once, got";
-    let table = [
-        ("sise=3", format!(r#"{parts} "sise=3""#)),
-        ("seed", format!(r#"{parts} "seed""#)),
-        ("seed=1,", format!(r#"{parts} """#)),
-        ("seed=1,seed=1", format!(r#"{parts} "seed=1""#)),
-        ("size=3MB", r#"size: wanted a number of B, KiB, MiB or GiB, got "3MB""#.to_owned()),
-        ("size=MiB", r#"size: wanted a number of B, KiB, MiB or GiB, got "MiB""#.to_owned()),
-        ("size=-1", r#"size: wanted a number of B, KiB, MiB or GiB, got "-1""#.to_owned()),
-        (
-            "size=18446744073709551615KiB",
-            r#"size: wanted a number of B, KiB, MiB or GiB, got "18446744073709551615KiB""#.to_owned(),
-        ),
-        ("seed=0x7", r#"seed: wanted a number below 2^64, got "0x7""#.to_owned()),
-        ("size=5GiB", format!("size: wanted at most {SIZE_MAX} bytes, got 5368709120")),
-        ("flags=x", r#"flags: wanted 1, 3, 5 or 7, got "x""#.to_owned()),
-    ];
-    for (text, message) in table {
-        assert_eq!(text.parse::<Config>().unwrap_err().to_string(), message, "{text}");
-    }
-    for flags in [0, 2, 4, 6, 8, 9, 15] {
-        let error = format!("flags={flags}").parse::<Config>().unwrap_err();
-        assert!(matches!(error, ConfigError::WrongValue { key: "flags", .. }), "{flags}");
-    }
-    assert_eq!(
-        Config::new(SIZE_MAX + 1, 0, Features::ALL[0]),
-        Err(ConfigError::TooBig { got: SIZE_MAX + 1 })
-    );
 }
 
 fn resuming() -> (Sim, DataFd) {
