@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use vfio_migration_core::device::arc::{DataSession, data_session};
 use vfio_migration_core::device::{Features, State};
 use vfio_migration_core::session::drive;
-use vfio_migration_core::session::{Code, DataRead};
+use vfio_migration_core::session::{Code, DataRead, PrecopyInfo};
 
 use crate::errno::{code, data_read};
 use crate::interrupt::{Interrupt, until_done};
@@ -26,6 +26,8 @@ pub struct Device<Fd = OwnedFd> {
     features: Features,
     state: State,
     data: Option<OwnedFd>,
+    /// Whether the driver was told that REINIT is understood here.
+    knows_reinit: bool,
     interrupt: Option<Interrupt>,
 }
 
@@ -62,7 +64,18 @@ impl<Fd: AsFd> Device<Fd> {
         let features = Features::from_raw(flags).ok_or(Unsupported::NoStopCopy(flags))?;
         let number = ioctl::get_device_state(&fd).map_err(Unsupported::NoState)?;
         let state = State::from_raw(number).ok_or(Unsupported::UnknownState(number))?;
-        Ok(Self { fd, features, state, data: None, interrupt: None })
+        Ok(Self { fd, features, state, data: None, knows_reinit: false, interrupt: None })
+    }
+
+    /// Tells the driver that its initial data may begin anew in pre-copy (REINIT, Linux 7.1). A source then sends
+    /// INIT_DATA_SENT again, which a QEMU before 11.1 does not take: a choice of the caller, who knows the other side.
+    ///
+    /// # Errors
+    /// The kernel's answer: ENOTTY or EINVAL where kernel or driver does not have it, and nothing has changed.
+    pub fn opt_in_precopy_info_v2(&mut self) -> rustix::io::Result<()> {
+        ioctl::set_precopy_info_v2(&self.fd)?;
+        self.knows_reinit = true;
+        Ok(())
     }
 
     /// Lets `interrupt` end reads and writes of the data fd with ECANCELED.
@@ -133,6 +146,12 @@ impl<Fd: AsFd> drive::Device for Device<Fd> {
                 Err(code(errno))
             }
         }
+    }
+
+    fn precopy_info(&mut self) -> Result<PrecopyInfo, Code> {
+        let data = self.data.as_ref().ok_or(code(Errno::BADF))?;
+        let info = PrecopyInfo::from(ioctl::get_precopy_info(data).map_err(code)?);
+        Ok(PrecopyInfo { reinit: info.reinit && self.knows_reinit, ..info })
     }
 
     fn read_data(&mut self, buffer: &mut [u8]) -> Result<DataRead, Code> {

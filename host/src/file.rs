@@ -133,16 +133,15 @@ pub enum Error {
 }
 
 impl Description {
-    /// Takes the entry of the device whose sections are named `idstr` and hold `data_bytes` bytes of data.
+    /// The entry of the device whose sections are named `idstr` and hold `data_bytes` bytes of data.
     ///
     /// # Errors
     /// [`Error::Mismatch`] where it says something else.
-    pub fn take(mut self, idstr: &str, data_bytes: u64) -> Result<Entry, Error> {
-        let Some(index) = self.devices.iter().position(|entry| entry.idstr == idstr) else {
+    pub fn entry(&self, idstr: &str, data_bytes: u64) -> Result<&Entry, Error> {
+        let Some(entry) = self.devices.iter().find(|entry| entry.idstr == idstr) else {
             let names: Vec<_> = self.devices.iter().map(|entry| entry.idstr.as_str()).collect();
             return Err(Error::Mismatch { wanted: format!("{names:?}"), got: format!("{idstr:?}") });
         };
-        let entry = self.devices.swap_remove(index);
         if entry.data_bytes == data_bytes {
             return Ok(entry);
         }
@@ -267,12 +266,15 @@ pub struct Reader<T> {
     crc: u32,
     offset: u64,
     header: [u8; ITEM_MAX],
+    /// The length of the item in `header`, which is to be given once more.
+    again: Option<usize>,
+    last: usize,
 }
 
 impl<T: Transport> Reader<T> {
     /// A reader at a stream's first byte.
     pub const fn new(link: T) -> Self {
-        Self { link, crc: 0, offset: 0, header: [0; ITEM_MAX] }
+        Self { link, crc: 0, offset: 0, header: [0; ITEM_MAX], again: None, last: 0 }
     }
 
     /// Begins to read a stream of ours: checks its preamble and that its CONFIGURATION has an empty name.
@@ -312,6 +314,11 @@ impl<T: Transport> Reader<T> {
         let offset = self.offset;
         let mut header = [0; ITEM_MAX];
         let mut have = 0;
+        if let Some(length) = self.again.take() {
+            self.offset += length as u64;
+            header = self.header;
+            have = length;
+        }
         while let Err(error) = Item::decode(&header[..have]) {
             let section::Error::Short { wanted } = error else {
                 return Err(Error::Section { offset, error });
@@ -320,9 +327,16 @@ impl<T: Transport> Reader<T> {
             have = wanted;
         }
         self.header = header;
+        self.last = have;
         Item::decode(&self.header[..have])
             .map(|(item, _)| item)
             .map_err(|error| Error::Section { offset, error })
+    }
+
+    /// Puts the last item back: [`Reader::item`] gives it again. Nothing may have been read since.
+    pub fn unread(&mut self) {
+        self.offset -= self.last as u64;
+        self.again = Some(self.last);
     }
 
     /// Reads the footer of section `id`.

@@ -7,8 +7,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -18,6 +19,8 @@ pub struct Interrupt {
     signal: Arc<AtomicUsize>,
     woken: Arc<OwnedFd>,
     wake: Arc<OwnedFd>,
+    /// Whose request is this one's as well.
+    parent: Option<Box<Interrupt>>,
 }
 
 impl Interrupt {
@@ -27,7 +30,15 @@ impl Interrupt {
     /// The kernel has no file descriptor left for a pipe.
     pub fn new() -> io::Result<Self> {
         let (woken, wake) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        Ok(Self { signal: Arc::default(), woken: Arc::new(woken), wake: Arc::new(wake) })
+        Ok(Self { signal: Arc::default(), woken: Arc::new(woken), wake: Arc::new(wake), parent: None })
+    }
+
+    /// A request that is also made when `parent`'s is.
+    ///
+    /// # Errors
+    /// The kernel has no file descriptor left for a pipe.
+    pub(crate) fn below(parent: Option<Self>) -> io::Result<Self> {
+        Ok(Self { parent: parent.map(Box::new), ..Self::new()? })
     }
 
     /// From now on each of `signals` makes the request.
@@ -50,10 +61,25 @@ impl Interrupt {
         let _ = rustix::io::write(&*self.wake, &[1]);
     }
 
+    /// Sleeps for `time`, or until the request is made.
+    pub fn sleep(&self, time: Duration) {
+        let time = Timespec::try_from(time).ok();
+        let mut fds: Vec<_> = self.wakers().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        // A wait that ends early does no harm: whoever sleeps looks again.
+        let _ = poll(&mut fds, time.as_ref());
+    }
+
     /// The signal that made the request, or nothing while there is none.
     #[must_use]
     pub fn asked(&self) -> Option<usize> {
-        Some(self.signal.load(Ordering::Relaxed)).filter(|&signal| signal != 0)
+        let own = Some(self.signal.load(Ordering::Relaxed)).filter(|&signal| signal != 0);
+        own.or_else(|| self.parent.as_ref()?.asked())
+    }
+
+    /// What becomes readable with the request.
+    fn wakers(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::successors(Some(self), |interrupt| interrupt.parent.as_deref())
+            .map(|interrupt| interrupt.woken.as_fd())
     }
 }
 
@@ -81,10 +107,10 @@ pub(crate) fn until_done<T>(
 
 /// Waits until `fd` is ready or `interrupt` is asked.
 fn wait(interrupt: Option<&Interrupt>, fd: BorrowedFd<'_>, flags: PollFlags) -> rustix::io::Result<()> {
-    let woken = interrupt.map_or(fd, |interrupt| interrupt.woken.as_fd());
-    let mut fds = [PollFd::from_borrowed_fd(fd, flags), PollFd::from_borrowed_fd(woken, PollFlags::IN)];
-    let count = if interrupt.is_some() { 2 } else { 1 };
-    match poll(&mut fds[..count], None) {
+    let wakers = interrupt.into_iter().flat_map(Interrupt::wakers);
+    let wakers = wakers.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    let mut fds: Vec<_> = [PollFd::from_borrowed_fd(fd, flags)].into_iter().chain(wakers).collect();
+    match poll(&mut fds, None) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(errno) => Err(errno),
     }
@@ -109,6 +135,18 @@ mod tests {
         let interrupt = Interrupt::new().unwrap();
         interrupt.ask(2);
         assert_eq!(wait(Some(&interrupt), read.as_fd(), PollFlags::IN), Ok(()));
+    }
+
+    #[test]
+    fn a_request_below_another_is_made_with_either() {
+        let parent = Interrupt::new().unwrap();
+        let [one, other] = [(); 2].map(|()| Interrupt::below(Some(parent.clone())).unwrap());
+        one.ask(9);
+        assert_eq!((parent.asked(), one.asked(), other.asked()), (None, Some(9), None));
+        parent.ask(2);
+        assert_eq!((one.asked(), other.asked()), (Some(9), Some(2)));
+        let (read, _write) = pipe_with(PipeFlags::NONBLOCK).unwrap();
+        assert_eq!(wait(Some(&other), read.as_fd(), PollFlags::IN), Ok(()));
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! VFIO device migration on Linux: the system calls around `vfio-migration-core`.
 //!
 //! [`open`] opens a device; [`device`] and [`link`] are core's `Device` and `Transport` over file descriptors, and
-//! [`transfer`] saves and loads with them. [`sim`] stands in for hardware.
+//! [`transfer`] saves and loads with them. [`dirty`] reads which pages a device has written to. [`sim`] stands in for
+//! hardware.
 //!
 //! Deliberately absent: the guest. Its memory is not mapped, its interrupts are not set up and its dirty pages are not
-//! logged here; that is the VMM's.
+//! copied here; that is the VMM's.
 
 pub mod buffer;
 pub mod device;
+pub mod dirty;
 pub mod errno;
 pub mod file;
 pub mod interrupt;
@@ -16,5 +18,6 @@ pub mod link;
 pub mod open;
 pub mod sim;
 pub mod size;
+pub mod trace;
 pub mod transfer;
 pub mod v1;

@@ -8,7 +8,7 @@
 //!
 //! Deliberately absent: the configuration's body. Its layout belongs to the device that it configures.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -39,6 +39,17 @@ impl<Fd: AsFd> Link<Fd> {
         let paced = interrupt.is_some() && may_block(fd.as_fd());
         let gathered = Vec::with_capacity(GATHER);
         Self { fd, interrupt, gathered, ahead: [0; DATA_HEAD], ahead_len: 0, paced }
+    }
+
+    /// A request that ends what waits for the link, beside the one that did before.
+    ///
+    /// # Errors
+    /// The kernel has no file descriptor left for a pipe.
+    pub fn interrupt(&mut self) -> io::Result<Interrupt> {
+        let interrupt = Interrupt::below(self.interrupt.take())?;
+        self.interrupt = Some(interrupt.clone());
+        self.paced = may_block(self.fd.as_fd());
+        Ok(interrupt)
     }
 
     /// Gives everything that was gathered to the kernel.

@@ -8,12 +8,14 @@ use std::os::fd::AsFd;
 
 use vfio_migration_core::device::{Features, State};
 use vfio_migration_core::session::drive::Device;
-use vfio_migration_core::session::{Code, DataRead, Left};
+use vfio_migration_core::session::{Code, DataRead, Event, Left, PrecopyInfo};
 use vfio_migration_host::file;
 use vfio_migration_host::link::Link;
 use vfio_migration_host::open::Identity;
 use vfio_migration_host::sim::{Assigned, Config, Sim};
-use vfio_migration_host::transfer::{self, Error, Job, Leave, Reason, Refused, Report};
+use vfio_migration_host::transfer::{
+    self, Error, Leave, Load, Member, Migratable, Reason, Refused, Report, Save,
+};
 use vfio_migration_tests::golden::ONE_END_SECTION;
 
 const SIZE: u64 = 100;
@@ -30,15 +32,32 @@ fn temporary() -> File {
     File::from(rustix::fs::memfd_create("stream", rustix::fs::MemfdFlags::CLOEXEC).unwrap())
 }
 
+fn member<'a>(
+    device: &'a mut Assigned,
+    identity: &'a Identity,
+    buffer: &'a mut [u8],
+) -> Member<'a, Assigned> {
+    let (features, now) = (device.sim.features(), device.sim.get_state());
+    Member { device, features, now, identity, idstr: identity.idstr(), buffer }
+}
+
+fn quiet(_: &Event) {}
+
+/// Where the only device was left.
+fn left(error: &Error) -> Left {
+    let [(_, left)] = &error.devices[..] else { panic!("{error}") };
+    *left
+}
+
 fn save(device: &mut Assigned, idstr: Option<&str>, leave: Leave) -> Vec<u8> {
     let mut file = temporary();
     let identity = identity("sim");
     let mut buffer = [0; 64];
-    let now = device.sim.get_state();
-    let job = Job { now, identity: &identity, leave, buffer: &mut buffer };
-    let default = identity.idstr();
+    let mut member = member(device, &identity, &mut buffer);
+    member.idstr = idstr.map_or(member.idstr, str::to_owned);
     let link = Link::new(file.as_fd(), None);
-    transfer::save(device, link, idstr.unwrap_or(&default), job, || Ok(()), |_| ()).unwrap();
+    let plan = Save { leave, ..Save::default() };
+    transfer::save(vec![member], link, &plan, || Ok(()), &quiet).unwrap();
     let mut bytes = Vec::new();
     file.rewind().unwrap();
     file.read_to_end(&mut bytes).unwrap();
@@ -51,9 +70,8 @@ fn load_as(device: &mut Assigned, bytes: &[u8], driver: &str, force: bool) -> Re
     file.rewind().unwrap();
     let identity = identity(driver);
     let mut buffer = [0; 64];
-    let now = device.sim.get_state();
-    let job = Job { now, identity: &identity, leave: Leave::Running, buffer: &mut buffer };
-    transfer::load(device, Link::new(file, None), Features::default(), force, job, |_| ())
+    let plan = Load { force, ..Load::default() };
+    transfer::load(vec![member(device, &identity, &mut buffer)], Link::new(file, None), &plan, &quiet)
 }
 
 fn load(device: &mut Assigned, bytes: &[u8]) -> Result<Report, Error> {
@@ -66,7 +84,7 @@ fn refused(bytes: &[u8], good: &[u8], what: &str) -> Error {
     let before = device.sim.content().to_vec();
     let Err(error) = load(&mut device, bytes) else { panic!("{what}: loaded") };
     assert_eq!(device.sim.get_state(), State::Running, "{what}: {error}");
-    match error.device {
+    match left(&error) {
         Left::At(State::Running) => assert_eq!(device.sim.content(), before, "{what}: touched"),
         Left::Reset => assert_ne!(device.sim.content(), before, "{what}: not reset"),
         left => panic!("{what}: {left}"),
@@ -102,8 +120,8 @@ fn a_saved_device_loads_and_both_run() {
     assert_eq!(destination.sim.content(), source.sim.content());
     assert_eq!(destination.sim.get_state(), State::Running);
     assert_eq!(report.stream_bytes, bytes.len() as u64);
-    assert_eq!(report.entry.data_bytes, SIZE + 24);
-    assert_eq!(report.entry.idstr, "sim@0000:3b:00.2/vfio");
+    assert_eq!(report.entries[0].data_bytes, SIZE + 24);
+    assert_eq!(report.entries[0].idstr, "sim@0000:3b:00.2/vfio");
 }
 
 #[test]
@@ -170,7 +188,7 @@ fn a_stream_of_another_driver_does_not_reach_the_device_unless_forced() {
     let mut destination = device(SIZE, 9);
     let error = load_as(&mut destination, &good, "mlx5_vfio_pci", false).unwrap_err();
     assert!(matches!(error.reason, Reason::OtherDriver { .. }), "{error}");
-    assert_eq!(error.device, Left::At(State::Running));
+    assert_eq!(left(&error), Left::At(State::Running));
     assert_eq!(destination.sim.content(), device(SIZE, 9).sim.content());
     load_as(&mut destination, &good, "mlx5_vfio_pci", true).unwrap();
     assert_eq!(destination.sim.content(), device(SIZE, 7).sim.content());
@@ -183,7 +201,7 @@ fn a_stream_named_for_qemu_of_another_driver_is_refused_by_its_description() {
     let mut destination = device(SIZE, 9);
     let error = load_as(&mut destination, &bytes, "mlx5_vfio_pci", false).unwrap_err();
     assert!(matches!(error.reason, Reason::OtherDriver { .. }), "{error}");
-    assert_eq!((error.device, destination.sim.get_state()), (Left::Reset, State::Running));
+    assert_eq!((left(&error), destination.sim.get_state()), (Left::Reset, State::Running));
 }
 
 #[test]
@@ -198,7 +216,7 @@ fn a_state_of_another_size_is_refused_by_the_device_which_is_reset() {
     let bytes = save(&mut device(SIZE + 1, 7), None, Leave::Running);
     let good = save(&mut device(SIZE, 7), None, Leave::Running);
     let error = refused(&bytes, &good, "another size");
-    assert_eq!((error.reason.refused(), error.device), (Refused::ByDevice, Left::Reset));
+    assert_eq!((error.reason.refused(), left(&error)), (Refused::ByDevice, Left::Reset));
 }
 
 #[test]
@@ -247,7 +265,7 @@ fn a_forced_stream_of_another_kind_of_device_is_refused_by_the_device_which_is_r
     let good = save(&mut device(SIZE, 7), None, Leave::Running);
     let mut device = device(SIZE, 9);
     let error = load_as(&mut device, ONE_END_SECTION, "sim", true).unwrap_err();
-    assert_eq!((error.reason.refused(), error.device), (Refused::ByDevice, Left::Reset), "{error}");
+    assert_eq!((error.reason.refused(), left(&error)), (Refused::ByDevice, Left::Reset), "{error}");
     assert_eq!(device.sim.get_state(), State::Running, "{error}");
     load(&mut device, &good).unwrap();
 }
@@ -258,7 +276,7 @@ fn the_stream_of_a_whole_machine_is_refused_before_the_device_is_touched() {
     bytes.write_all(b"QEVM\0\0\0\x03\x07\0\0\0\x05pc-10\x01").unwrap();
     let error = load(&mut device(SIZE, 9), &bytes).unwrap_err();
     assert!(error.to_string().contains("whole machine"), "{error}");
-    assert_eq!(error.device, Left::At(State::Running));
+    assert_eq!(left(&error), Left::At(State::Running));
 }
 
 #[test]
@@ -294,12 +312,12 @@ fn a_stream_without_an_end_section_or_with_something_behind_it_is_refused() {
 #[test]
 fn a_device_left_in_a_migration_is_reset_once_the_streams_first_section_is_accepted() {
     let good = save(&mut device(SIZE, 7), None, Leave::Running);
-    let mut left = device(SIZE, 9);
-    left.set_state(State::StopCopy).unwrap();
-    let error = load(&mut left, &good[..20]).unwrap_err();
-    assert_eq!((error.device, left.sim.get_state()), (Left::At(State::StopCopy), State::StopCopy));
-    load(&mut left, &good).unwrap();
-    assert_eq!(left.sim.content(), device(SIZE, 7).sim.content());
+    let mut found = device(SIZE, 9);
+    found.set_state(State::StopCopy).unwrap();
+    let error = load(&mut found, &good[..20]).unwrap_err();
+    assert_eq!((left(&error), found.sim.get_state()), (Left::At(State::StopCopy), State::StopCopy));
+    load(&mut found, &good).unwrap();
+    assert_eq!(found.sim.content(), device(SIZE, 7).sim.content());
 }
 
 /// A device that refuses STOP, as firmware may.
@@ -308,6 +326,10 @@ struct Stubborn(Assigned);
 impl Device for Stubborn {
     fn set_state(&mut self, state: State) -> Result<(), Code> {
         if state == State::Stop { Err(Code(5)) } else { self.0.set_state(state) }
+    }
+
+    fn precopy_info(&mut self) -> Result<PrecopyInfo, Code> {
+        self.0.precopy_info()
     }
 
     fn read_data(&mut self, buffer: &mut [u8]) -> Result<DataRead, Code> {
@@ -323,34 +345,43 @@ impl Device for Stubborn {
     }
 }
 
+impl Migratable for Stubborn {
+    fn data_size(&self) -> Option<u64> {
+        Migratable::data_size(&self.0)
+    }
+}
+
 #[test]
 fn a_device_that_refuses_to_leave_stop_copy_is_reset_after_its_stream_was_kept() {
     let identity = identity("sim");
     let mut buffer = [0; 64];
-    let job = Job { now: State::Running, identity: &identity, leave: Leave::Running, buffer: &mut buffer };
     let mut kept = false;
     let keep = || {
         kept = true;
         Ok(())
     };
     let mut device = Stubborn(device(SIZE, 7));
+    let (features, now, idstr) = (Features::default(), State::Running, identity.idstr());
+    let device = &mut device;
+    let member = Member { device, features, now, identity: &identity, idstr, buffer: &mut buffer };
     let link = Link::new(temporary(), None);
-    let error = transfer::save(&mut device, link, "x/vfio", job, keep, |_| ()).unwrap_err();
+    let error = transfer::save(vec![member], link, &Save::default(), keep, &quiet).unwrap_err();
     assert!(kept && error.stream_is_whole, "{error}");
-    assert_eq!(error.device, Left::Reset);
+    assert_eq!(left(&error), Left::Reset);
 }
 
 #[test]
 fn a_stream_that_cannot_be_kept_brings_the_device_back_with_its_content() {
     let identity = identity("sim");
     let mut buffer = [0; 64];
-    let job = Job { now: State::Running, identity: &identity, leave: Leave::Stopped, buffer: &mut buffer };
     let mut source = device(SIZE, 7);
     let link = Link::new(temporary(), None);
     let full = || Err(std::io::ErrorKind::StorageFull.into());
-    let error = transfer::save(&mut source, link, "x/vfio", job, full, |_| ()).unwrap_err();
+    let plan = Save { leave: Leave::Stopped, ..Save::default() };
+    let members = vec![member(&mut source, &identity, &mut buffer)];
+    let error = transfer::save(members, link, &plan, full, &quiet).unwrap_err();
     assert!(matches!(error.reason, Reason::Keep(_)) && !error.stream_is_whole, "{error}");
-    assert_eq!((error.device, source.sim.get_state()), (Left::At(State::Running), State::Running));
+    assert_eq!((left(&error), source.sim.get_state()), (Left::At(State::Running), State::Running));
     assert_eq!(source.sim.content(), device(SIZE, 7).sim.content());
 }
 

@@ -5,8 +5,10 @@
 
 use std::error::Error;
 use std::io;
+use std::time::Duration;
 
 use vfio_migration_core::device::State;
+use vfio_migration_core::session::precopy::Forecast;
 use vfio_migration_core::session::{Cause, Code, Left, Misuse};
 use vfio_migration_core::stream::{record, section};
 use vfio_migration_host::device::Unsupported;
@@ -203,6 +205,14 @@ fn every_file_error_says_where_and_what_was_wanted_and_got() {
 fn every_reason_of_a_failed_transfer_says_what_went_wrong_first() {
     let place = Place::default;
     let refused = Cause::Refused { state: State::StopCopy, code: EINVAL };
+    let forecast = Forecast {
+        bytes: 3_000_000,
+        left: 1000,
+        rate: 1_000_000,
+        dirty_rate: 0,
+        stop: Some(Duration::from_secs(3)),
+        downtime: Duration::from_millis(300),
+    };
     let table = [
         (Reason::Session { place: place(), cause: Cause::Cancelled }, "cancelled"),
         (
@@ -230,6 +240,21 @@ fn every_reason_of_a_failed_transfer_says_what_went_wrong_first() {
             Reason::NotReset { state: State::StopCopy, code: EINVAL },
             "the device was left in STOP_COPY and refused its reset: Invalid argument",
         ),
+        (Reason::FewerDevices { wanted: 3, got: 2 }, "wanted the state of 3 devices in the stream, got 2"),
+        (
+            Reason::MoreDevices { wanted: 1, name: "sim@1/vfio".into() },
+            "wanted the state of 1 devices in the stream, got one more, 'sim@1/vfio'",
+        ),
+        (
+            Reason::NotTogether("wanted a name for each device, got 'x' twice".into()),
+            "wanted a name for each device, got 'x' twice",
+        ),
+        (
+            Reason::WillNotConverge(forecast),
+            "pre-copy will not converge: a stop would move 3000000 bytes, 1000 of which can be copied before it, at \
+             1000000 bytes/s in 3000 ms; allowed are 300 ms; allow a longer downtime, or save without pre-copy",
+        ),
+        (Reason::Interrupted, "interrupted"),
         (Reason::Misuse(Misuse::SmallBuffer { got: 63 }), "wanted a buffer of at least 64 bytes, got 63"),
     ];
     let variants = match table[0].0 {
@@ -239,7 +264,12 @@ fn every_reason_of_a_failed_transfer_says_what_went_wrong_first() {
         | Reason::OtherDriver { .. }
         | Reason::Keep(_)
         | Reason::NotReset { .. }
-        | Reason::Misuse(_) => 7,
+        | Reason::FewerDevices { .. }
+        | Reason::MoreDevices { .. }
+        | Reason::NotTogether(_)
+        | Reason::WillNotConverge(_)
+        | Reason::Interrupted
+        | Reason::Misuse(_) => 12,
     };
     check(&table, variants);
     check_sources(&table);
@@ -247,10 +277,16 @@ fn every_reason_of_a_failed_transfer_says_what_went_wrong_first() {
 
 #[test]
 fn a_failed_transfer_says_why_where_the_device_is_and_whether_the_stream_holds_its_state() {
-    let failed = |device, stream_is_whole| transfer::Error {
+    let failed = |left, stream_is_whole| transfer::Error {
         reason: Reason::Stream(file::Error::Trailing { offset: 9 }),
-        device,
+        at: None,
+        devices: vec![("sim@1/vfio".into(), left)],
         stream_is_whole,
+    };
+    let of_several = transfer::Error {
+        at: Some(1),
+        devices: vec![("sim@1/vfio".into(), Left::Reset), ("sim@2/vfio".into(), Left::At(State::Stop))],
+        ..failed(Left::Reset, false)
     };
     let table = [
         (
@@ -263,6 +299,12 @@ fn a_failed_transfer_says_why_where_the_device_is_and_whether_the_stream_holds_i
             "at byte 9: wanted the end of the stream behind its description, got more bytes; the device refused \
              its reset, its state is unknown; the stream is whole and can be loaded",
         ),
+        (
+            of_several,
+            "'sim@2/vfio': at byte 9: wanted the end of the stream behind its description, got more bytes; \
+             'sim@1/vfio': the device was reset to RUNNING, its former content is gone; 'sim@2/vfio': the device is \
+             in STOP",
+        ),
     ];
     check(&table, 1);
     check_sources(&table);
@@ -274,7 +316,8 @@ fn every_config_error_says_what_was_wanted_and_what_was_there() {
     let table = [
         (
             ConfigError::WrongPart { got: "sise=3".into() },
-            "wanted size=, seed= or flags=, each once, got \"sise=3\"",
+            "wanted size=, seed=, flags=, initial=, dirty=, dirty-for=, increment=, reinit=, v2=, drained=, info=, \
+             data-size=, short=, slow= or slow-set=, each once, or fail= or guest-reset=, got \"sise=3\"",
         ),
         (
             ConfigError::WrongValue { key: "flags", wanted: "1, 3, 5 or 7", got: "2".into() },

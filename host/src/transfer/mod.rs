@@ -1,27 +1,99 @@
-//! Saves a device into a stream, and loads one from a stream, with every check and every recovery.
+//! Saves devices into a stream, and loads them from one, with every check and every recovery.
 //!
-//! `load` checks who wrote the stream before the driver gets a byte of it, and that the stream is whole and undamaged
-//! before the device leaves RESUMING.
+//! [`save`] copies what it can while the devices work, if that is wanted, stops them in lockstep and copies the rest.
+//! [`load`] checks who wrote the stream before a driver gets a byte of it, and that the stream is whole and undamaged
+//! before a device leaves RESUMING. [`hand_over`] does both at once, and the sources go back if the destinations can't.
 //!
 //! Deliberately absent: files, names and signals; the program has those.
 
+use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
 
 use rustix::io::Errno;
-use vfio_migration_core::device::State;
-use vfio_migration_core::session::{Cause, Code, Left, Misuse};
+use vfio_migration_core::device::{Features, State};
+use vfio_migration_core::session::drive::{Device, Transport};
+use vfio_migration_core::session::precopy::Forecast;
+use vfio_migration_core::session::{Cause, Code, Event, Left, Misuse};
 use vfio_migration_core::stream::record::Tag;
 use vfio_migration_core::stream::section::{Begins, Continues};
 
 use crate::errno::{code, in_words};
 use crate::file::{self, Entry};
 use crate::open::Identity;
+use crate::sim::Assigned;
 
+mod check;
+mod hand_over;
+mod lanes;
 mod load;
+mod precopy;
 mod save;
+mod together;
 
-pub use load::load;
-pub use save::save;
+pub use check::{check, check_together};
+pub use hand_over::hand_over;
+pub use load::{Load, load};
+pub use precopy::PreCopy;
+pub use save::{Save, save};
+
+/// The most devices that go into one stream.
+pub const DEVICES_MAX: usize = 64;
+
+/// A device that also has an estimate of its state.
+pub trait Migratable: Device + Send {
+    /// The driver's estimate of the bytes that STOP_COPY gives now, `VFIO_DEVICE_FEATURE_MIG_DATA_SIZE`; nothing, or
+    /// 0, where it has none.
+    fn data_size(&self) -> Option<u64>;
+}
+
+impl<Fd: AsFd + Send> Migratable for crate::device::Device<Fd> {
+    fn data_size(&self) -> Option<u64> {
+        self.data_size().ok()
+    }
+}
+
+impl Migratable for Assigned {
+    fn data_size(&self) -> Option<u64> {
+        self.sim.try_data_size().ok()
+    }
+}
+
+/// A device that takes part in a transfer, and what it may use.
+#[derive(Debug)]
+pub struct Member<'a, D> {
+    /// The device.
+    pub device: &'a mut D,
+    /// What its driver can do.
+    pub features: Features,
+    /// The state that GET says.
+    pub now: State,
+    /// Which device it is.
+    pub identity: &'a Identity,
+    /// The name of its sections: [`Identity::idstr`], or what a QEMU calls its device.
+    pub idstr: String,
+    /// The session's buffer, at least 64 bytes.
+    pub buffer: &'a mut [u8],
+}
+
+/// Whoever is told what happens to the devices, beside `tracing`. A closure that takes an [`Event`] is one.
+pub trait Watch: Sync {
+    /// Something was done to or for `device`.
+    fn event(&self, device: &str, event: &Event);
+
+    /// `device` has loaded its initial data, and so have `all` others that have pre-copy: then the switchover may be
+    /// acknowledged.
+    fn initial_data_loaded(&self, device: &str, all: bool) {
+        let _ = (device, all);
+    }
+}
+
+impl<F: Fn(&Event) + Sync> Watch for F {
+    fn event(&self, _: &str, event: &Event) {
+        self(event);
+    }
+}
 
 /// Where a device is left when all went well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,24 +108,59 @@ pub enum Leave {
 /// What was saved or loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// What the stream says of the device.
-    pub entry: Entry,
+    /// What the stream says of each device.
+    pub entries: Vec<Entry>,
     /// The bytes of the whole stream.
     pub stream_bytes: u64,
-    /// The system calls that moved data out of or into the device.
+    /// The system calls that moved data out of or into the devices.
     pub pieces: u64,
+    /// How long the devices stood still: from the first that was asked to be quiet or to stop, or from the stream's
+    /// last byte at a destination, until all ran again, or until the stream was kept if they stay stopped.
+    pub downtime: Duration,
+    /// Bytes of the devices' data that were moved while they stood still.
+    pub downtime_bytes: u64,
 }
 
-/// Why a transfer failed, and where it left the device.
-#[derive(Debug, thiserror::Error)]
-#[error("{reason}; {device}{}", if *stream_is_whole { "; the stream is whole and can be loaded" } else { "" })]
+/// Why a transfer failed, and where it left the devices.
+#[derive(Debug)]
 pub struct Error {
     /// What went wrong first.
     pub reason: Reason,
-    /// Where the device is now.
-    pub device: Left,
-    /// Whether the stream was saved to its last byte and kept before it went wrong: it holds the device's state then.
+    /// At which of `devices` it did, where it was one of several.
+    pub at: Option<usize>,
+    /// Where each device is now, with its name.
+    pub devices: Vec<(String, Left)>,
+    /// Whether the stream was saved to its last byte and kept before it went wrong: it holds the devices' state then.
     pub stream_is_whole: bool,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((name, _)) = self.at.and_then(|at| self.devices.get(at)) {
+            write!(f, "'{name}': ")?;
+        }
+        write!(f, "{}{}", self.reason, self.where_devices_are())?;
+        if self.stream_is_whole { f.write_str("; the stream is whole and can be loaded") } else { Ok(()) }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Error {
+    /// Of a transfer in which `reason` came up at the device `index`.
+    fn new(reason: Reason, index: usize, devices: Vec<(String, Left)>) -> Self {
+        let at = (devices.len() > 1 && reason.is_of_one_device()).then_some(index);
+        Self { reason, at, devices, stream_is_whole: false }
+    }
+
+    /// Where each device is, for the end of a message.
+    #[must_use]
+    pub fn where_devices_are(&self) -> String {
+        match &self.devices[..] {
+            [(_, left)] => format!("; {left}"),
+            several => several.iter().map(|(name, left)| format!("; '{name}': {left}")).collect(),
+        }
+    }
 }
 
 /// What went wrong first.
@@ -101,6 +208,31 @@ pub enum Reason {
         /// The kernel's answer.
         code: Code,
     },
+    /// The stream has fewer devices than were given.
+    #[error("wanted the state of {wanted} devices in the stream, got {got}")]
+    FewerDevices {
+        /// How many were given.
+        wanted: usize,
+        /// How many the stream has.
+        got: usize,
+    },
+    /// The stream has more devices than were given.
+    #[error("wanted the state of {wanted} devices in the stream, got one more, '{name}'")]
+    MoreDevices {
+        /// How many were given.
+        wanted: usize,
+        /// The name of the next.
+        name: String,
+    },
+    /// The devices can't migrate together.
+    #[error("{0}")]
+    NotTogether(String),
+    /// Pre-copy went on for longer than [`PreCopy::patience`] without a prospect of a short enough stop.
+    #[error("pre-copy will not converge: {0}; allow a longer downtime, or save without pre-copy")]
+    WillNotConverge(Forecast),
+    /// A stop was asked for while nothing was being read or written.
+    #[error("interrupted")]
+    Interrupted,
     /// The device can't be used like this.
     #[error(transparent)]
     Misuse(#[from] Misuse),
@@ -121,21 +253,42 @@ pub enum Refused {
 #[derive(Clone, Debug, Default)]
 pub struct Place {
     /// Kind and name of the section, and the offset of its payload.
-    section: Option<(&'static str, String, u64)>,
+    section: Option<(Kind, String, u64)>,
     record: Option<Tag>,
 }
 
 impl Reason {
+    /// Whether it went wrong with one device, and not with the stream or the link that it shares with others.
+    fn is_of_one_device(&self) -> bool {
+        match self {
+            Self::Session { .. } => self.refused() == Refused::ByDevice,
+            Self::OtherDriver { .. } | Self::NotReset { .. } | Self::Misuse(_) => true,
+            Self::Stream(_)
+            | Self::Write { .. }
+            | Self::FewerDevices { .. }
+            | Self::MoreDevices { .. }
+            | Self::NotTogether(_)
+            | Self::WillNotConverge(_)
+            | Self::Keep(_)
+            | Self::Interrupted => false,
+        }
+    }
+
     /// Whether a read or a write was given up because a stop was asked for.
     #[must_use]
     pub fn is_interrupt(&self) -> bool {
         let answer = match self {
             Self::Session { cause, .. } => cause.code(),
             Self::Stream(file::Error::Recv { code, .. }) | Self::Write { code, .. } => Some(*code),
+            Self::Interrupted => return true,
             Self::Stream(_)
             | Self::Keep(_)
             | Self::NotReset { .. }
             | Self::OtherDriver { .. }
+            | Self::FewerDevices { .. }
+            | Self::MoreDevices { .. }
+            | Self::NotTogether(_)
+            | Self::WillNotConverge(_)
             | Self::Misuse(_) => None,
         };
         answer == Some(code(Errno::CANCELED))
@@ -147,6 +300,7 @@ impl Reason {
         match self {
             Self::Session { cause, .. } => match cause {
                 Cause::Refused { .. }
+                | Cause::PrecopyInfo(_)
                 | Cause::ReadData(_)
                 | Cause::DrainedInStopCopy
                 | Cause::WriteData { .. }
@@ -161,9 +315,17 @@ impl Reason {
                 | Cause::SendConfig(_)
                 | Cause::Recv { .. } => Refused::Io,
             },
-            Self::Stream(file::Error::Recv { .. }) | Self::Write { .. } | Self::Keep(_) => Refused::Io,
-            Self::Stream(_) | Self::OtherDriver { .. } => Refused::Stream,
-            Self::NotReset { .. } | Self::Misuse(_) => Refused::ByDevice,
+            Self::Stream(file::Error::Recv { .. })
+            | Self::Write { .. }
+            | Self::Keep(_)
+            | Self::Interrupted => Refused::Io,
+            Self::Stream(_)
+            | Self::OtherDriver { .. }
+            | Self::FewerDevices { .. }
+            | Self::MoreDevices { .. } => Refused::Stream,
+            Self::NotReset { .. } | Self::NotTogether(_) | Self::WillNotConverge(_) | Self::Misuse(_) => {
+                Refused::ByDevice
+            }
         }
     }
 }
@@ -175,25 +337,12 @@ impl Place {
         let record = self.record.map(|record| format!(", record {record}")).unwrap_or_default();
         let byte =
             cause.offset().map(|offset| format!(", byte {} of the stream", payload.saturating_add(offset)));
-        format!("section {kind} of '{name}'{record}{}: ", byte.unwrap_or_default())
+        format!("section {} of '{name}'{record}{}: ", kind.name(), byte.unwrap_or_default())
     }
 }
 
-/// What a transfer must know of its device, and what it may use.
-#[derive(Debug)]
-pub struct Job<'a> {
-    /// The state that GET says.
-    pub now: State,
-    /// Which device it is.
-    pub identity: &'a Identity,
-    /// Where to leave it when all went well.
-    pub leave: Leave,
-    /// The session's buffer, at least 64 bytes.
-    pub buffer: &'a mut [u8],
-}
-
 /// The kind of a section.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Kind {
     Begin(Begins),
     Continue(Continues),
@@ -205,6 +354,27 @@ impl Kind {
             Self::Begin(kind) => kind.name(),
             Self::Continue(kind) => kind.name(),
         }
+    }
+}
+
+/// A link for sessions that only bring their device back: nothing is sent or received any more.
+struct Closed;
+
+impl Transport for Closed {
+    fn send(&mut self, _: &[u8]) -> Result<usize, Code> {
+        Err(code(Errno::PIPE))
+    }
+
+    fn recv(&mut self, _: &mut [u8]) -> Result<usize, Code> {
+        Err(code(Errno::PIPE))
+    }
+
+    fn send_config(&mut self) -> Result<(), Code> {
+        Err(code(Errno::PIPE))
+    }
+
+    fn recv_config(&mut self) -> Result<u64, Code> {
+        Err(code(Errno::PIPE))
     }
 }
 

@@ -6,22 +6,26 @@ use std::fs::File;
 use std::os::fd::AsFd;
 
 use anyhow::{Result, anyhow, bail};
-use rustix::io::{read, write};
+use rustix::io::{Errno, read, write};
 use vfio_migration_core::device::{Features, State};
 use vfio_migration_core::session::drive::{self, Device};
-use vfio_migration_core::session::{Code, DataRead, Destination, DestinationPhase, Source, SourcePhase};
+use vfio_migration_core::session::{
+    Code, DataRead, Destination, DestinationPhase, Event, Misuse, PrecopyInfo, Source, SourcePhase,
+};
 use vfio_migration_host::errno::{code, data_read};
 use vfio_migration_host::link::Link;
 use vfio_migration_host::open::Identity;
-use vfio_migration_host::transfer::{self, Job, Leave};
+use vfio_migration_host::transfer::{self, Member, Migratable, Save};
 
 /// Saves everything in `state` to `link`: the payloads of a START and an END section, without headers.
 pub(crate) fn save(state: &File, link: &mut Link<impl AsFd>, buffer: &mut [u8]) -> Result<()> {
     let mut device = Memory { data: state };
-    let mut source = Source::new(State::Running, buffer)?;
-    for order in [Source::setup, Source::stop, Source::copy_rest] {
+    let mut source = Source::new(Features::default(), State::Running, false, buffer)?;
+    let orders: [fn(&mut Source<'_>) -> Result<(), Misuse>; 3] =
+        [|source| source.setup(false), |source| source.stop(), |source| source.copy_rest()];
+    for order in orders {
         order(&mut source)?;
-        if let SourcePhase::Failed(failure) = drive::source(&mut source, &mut device, link, |_| ())? {
+        if let SourcePhase::Failed(failure) = drive::source(&mut source, &mut device, link, |_: &Event| ())? {
             bail!(failure);
         }
     }
@@ -29,10 +33,12 @@ pub(crate) fn save(state: &File, link: &mut Link<impl AsFd>, buffer: &mut [u8]) 
 }
 
 /// Saves everything in `state` as a whole file, with headers, description and checksum.
-pub(crate) fn save_whole(state: &File, link: Link<impl AsFd>, buffer: &mut [u8]) -> Result<()> {
+pub(crate) fn save_whole(state: &File, link: Link<impl AsFd + Send>, buffer: &mut [u8]) -> Result<()> {
     let identity = Identity { driver: "memory".into(), address: "bench".into() };
-    let job = Job { now: State::Running, identity: &identity, leave: Leave::Running, buffer };
-    transfer::save(&mut Memory { data: state }, link, &identity.idstr(), job, || Ok(()), |_| ())?;
+    let (features, now, idstr) = (Features::default(), State::Running, identity.idstr());
+    let device = &mut Memory { data: state };
+    let member = Member { device, features, now, identity: &identity, idstr, buffer };
+    transfer::save(vec![member], link, &Save::default(), || Ok(()), &|_: &Event| ())?;
     Ok(())
 }
 
@@ -42,12 +48,18 @@ pub(crate) fn load(state: &File, link: &mut Link<impl AsFd>, buffer: &mut [u8]) 
     let mut destination = Destination::new(Features::default(), State::Running, false, buffer)?;
     for order in [Destination::resume, Destination::section, Destination::section, Destination::stop] {
         order(&mut destination)?;
-        let phase = drive::destination(&mut destination, &mut device, link, |_| ())?;
+        let phase = drive::destination(&mut destination, &mut device, link, |_: &Event| ())?;
         if let DestinationPhase::Failed(failure) = phase {
             bail!(failure);
         }
     }
     Ok(())
+}
+
+impl Migratable for Memory<'_> {
+    fn data_size(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A device whose data fd is a file in memory and that agrees to every state.
@@ -58,6 +70,10 @@ struct Memory<'a> {
 impl Device for Memory<'_> {
     fn set_state(&mut self, _: State) -> Result<(), Code> {
         Ok(())
+    }
+
+    fn precopy_info(&mut self) -> Result<PrecopyInfo, Code> {
+        Err(code(Errno::INVAL))
     }
 
     fn read_data(&mut self, buffer: &mut [u8]) -> Result<DataRead, Code> {

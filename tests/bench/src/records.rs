@@ -7,7 +7,7 @@ use std::hint::black_box;
 use anyhow::{Result, bail, ensure};
 use vfio_migration_core::device::{Features, State};
 use vfio_migration_core::session::{
-    DataRead, Destination, DestinationDone, DestinationEffect, Source, SourceDone, SourceEffect,
+    DataRead, Destination, DestinationDone, DestinationEffect, Misuse, Source, SourceDone, SourceEffect,
 };
 use vfio_migration_core::stream::record::{DATA_HEAD, Decoder, WORD, encode_data_head};
 
@@ -55,8 +55,10 @@ fn decode(count: u64) -> Result<()> {
 
 fn source(count: u64) -> Result<()> {
     let mut buffer = [0; BUFFER];
-    let mut source = Source::new(State::Running, &mut buffer)?;
-    for order in [Source::setup, Source::stop, Source::copy_rest] {
+    let mut source = Source::new(Features::default(), State::Running, false, &mut buffer)?;
+    let orders: [fn(&mut Source<'_>) -> Result<(), Misuse>; 3] =
+        [|source| source.setup(false), |source| source.stop(), |source| source.copy_rest()];
+    for order in orders {
         order(&mut source)?;
         let mut left = count;
         loop {
