@@ -124,7 +124,7 @@ impl Walk {
         while self.section()? {}
         let description = self.contents.description.insert(self.reader.end()?);
         for (name, data_bytes) in data_of_devices(&self.contents.sections) {
-            description.clone().take(name, data_bytes)?;
+            description.entry(name, data_bytes)?;
         }
         Ok(())
     }

@@ -7,70 +7,83 @@ use std::path::PathBuf;
 
 use vfio_migration_host::buffer::Buffer;
 use vfio_migration_host::link::Link;
-use vfio_migration_host::transfer::{self, Job};
+use vfio_migration_host::transfer::{self, Load};
 
-use crate::progress::{Progress, amount};
-use crate::save::Leave;
+use crate::progress::{Progress, amount, milliseconds};
+use crate::save::{Leave, new_buffers};
 use crate::stdio::{self, say};
 use crate::target::Target;
-use crate::{Fail, Outcome, interrupt_on_signals, new_buffer, new_interrupt, parse_size};
+use crate::trace::TraceArguments;
+use crate::{Fail, Outcome, dry_run, interrupt_on_signals, new_interrupt, parse_size};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   vfio-migrate load 22222222-2222-2222-2222-222222222222 --input card.state
   vfio-migrate load /dev/vfio/devices/vfio1 --input - --leave stopped <card.state
+  vfio-migrate load 0000:3b:00.2 0000:3b:00.3 --input cards.state
+  vfio-migrate load 0000:3b:00.2 --input card.state --dry-run
 
-A stream that is cut, damaged, of another kind of device or followed by anything is refused before the device runs. A
-refusal of the stream's first bytes leaves the device as it was; after a later one it is reset: it runs, and what it
-held before is gone. The kind of device stands in the section's name, at the front; in a stream that was saved with
---qemu-id it stands in the description alone, at the end. A device that another program left in the middle of a
-migration is reset once the stream's first section was accepted.")]
+A stream that is cut, damaged, of another kind of device or followed by anything is refused before a device runs. A
+refusal of the stream's first sections leaves the devices as they were; after a later one they are reset: they run, and
+what they held before is gone. The kind of device stands in the section's name, at the front; in a stream that was saved
+with --qemu-id it stands in the description alone, at the end. A device that another program left in the middle of a
+migration is reset once the stream's first sections were accepted.
+
+Several devices: each gets the state that was saved from a device of its name (<driver>@<address>); those without a
+namesake in the stream get the others in their order.")]
 pub(crate) struct Arguments {
-    /// The device: a path, an address, a UUID, fd:N or sim:
-    device: String,
+    /// The devices: paths, addresses, UUIDs, fd:N or sim:
+    #[arg(required = true, value_name = "DEVICE")]
+    devices: Vec<String>,
     /// The file to read, or - for standard input
     #[arg(short, long, value_name = "FILE")]
     input: PathBuf,
-    /// Where to leave the device afterwards
+    /// Where to leave the devices afterwards
     #[arg(long, value_enum, default_value = "running")]
     leave: Leave,
-    /// The size of the buffer: of one read and one write
+    /// The size of each device's buffer: of one read and one write
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
     buffer: u64,
     /// Load a stream of another kind of device, or of one that is not known; a driver may execute what it is given
     #[arg(long)]
     force: bool,
-    /// Print every step with its outcome
+    /// Check the whole stream, say what would be done, and do nothing
     #[arg(long)]
-    trace: bool,
+    dry_run: bool,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Outcome {
-    let mut buffer = new_buffer(arguments.buffer, Buffer::for_destination)?;
+pub(crate) fn run(arguments: &Arguments, trace: &TraceArguments) -> Outcome {
+    let mut buffers = new_buffers(arguments.devices.len(), arguments.buffer, Buffer::for_destination)?;
     let input = stdio::input(&arguments.input, "--input -")?;
     let interrupt = new_interrupt()?;
-    let mut target = Target::open(&arguments.device, &interrupt)?;
+    let mut targets = Target::open_all(&arguments.devices, &interrupt)?;
     interrupt_on_signals(&interrupt)?;
-    let identity = target.identity.clone();
-    let features = target.features();
-    let job = Job {
-        now: target.state(),
-        identity: &identity,
-        leave: arguments.leave.into(),
-        buffer: buffer.bytes(),
-    };
-    let progress = Progress::new("loading", target.data_size(), arguments.trace);
+    let estimate = targets.iter().map(Target::data_size).sum();
+    let leave = arguments.leave.into();
     let link = Link::new(input, Some(interrupt.clone()));
-    let loaded =
-        transfer::load(&mut target, link, features, arguments.force, job, |event| progress.event(event));
+    let members = targets.iter_mut().zip(&mut buffers);
+    let members: Vec<_> = members.map(|(target, buffer)| target.member(None, buffer)).collect();
+    if arguments.dry_run {
+        let checked = transfer::check_together(&members)
+            .and_then(|()| transfer::check(&members, link, arguments.force));
+        let entries = checked.map_err(|reason| Fail::reason(reason, &arguments.input, &interrupt))?;
+        return dry_run::load(&entries, &targets, leave, &arguments.input.display().to_string());
+    }
+    let plan = Load { leave, force: arguments.force, switchover_ack: false };
+    let progress = Progress::new("loading", estimate, trace.is_verbose());
+    let loaded = transfer::load(members, link, &plan, &progress);
     let time = progress.finish();
     let report = loaded.map_err(|error| Fail::transfer(error, &arguments.input, &interrupt))?;
-    say(format_args!(
-        "loaded '{}': state of {}; the device is in {}",
-        report.entry.idstr,
-        amount(report.entry.data_bytes, time),
-        target.state()
-    ));
+    for (entry, target) in report.entries.iter().zip(&targets) {
+        say(format_args!(
+            "loaded '{}' into {}: state of {}; the device is in {}",
+            entry.idstr,
+            target.identity.idstr(),
+            amount(entry.data_bytes, time),
+            target.state()
+        ));
+    }
+    say(format_args!("from the stream's last byte to the end took {}", milliseconds(report.downtime)));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `vfio-migrate`: looks at, saves and loads the state of VFIO devices.
+//! `vfio-migrate`: looks at, saves, loads and moves the state of VFIO devices.
 //!
 //! Deliberately absent: a network connection of its own, and a file of settings. `-` is a pipe, which ssh can carry.
 
@@ -11,26 +11,36 @@ use std::{fmt, io};
 use clap::{Parser, Subcommand};
 use vfio_migration_host::buffer::Buffer;
 use vfio_migration_host::interrupt::Interrupt;
-use vfio_migration_host::transfer::{Error, Refused};
+use vfio_migration_host::transfer::{Error, Reason, Refused};
 use vfio_migration_host::{device, open, sim};
 
 mod demo;
+mod dry_run;
 mod inspect;
 mod load;
+mod r#move;
 mod output;
+mod precopy;
 mod probe;
 mod progress;
+mod recover;
 mod save;
 mod stdio;
 mod target;
+mod trace;
 
-/// Looks at, saves and loads the migration state of VFIO devices.
+use trace::TraceArguments;
+
+/// Looks at, saves, loads and moves the migration state of VFIO devices.
 ///
 /// DEVICE is a character device (/dev/vfio/devices/vfio0), a PCI address, an mdev's UUID, a device's folder below /sys,
-/// an inherited file descriptor (fd:N or fd:N,driver=NAME), or a simulated device (sim:size=64MiB,seed=7).
+/// an inherited file descriptor (fd:N or fd:N,driver=NAME), or a simulated device (sim:size=64MiB,seed=7; `--help` has
+/// all its keys).
 #[derive(Parser)]
-#[command(name = "vfio-migrate", version, arg_required_else_help = true, after_help = AFTER)]
+#[command(name = "vfio-migrate", version, arg_required_else_help = true, after_help = AFTER, after_long_help = AFTER.to_owned() + SIMULATED)]
 struct Arguments {
+    #[command(flatten)]
+    trace: TraceArguments,
     #[command(subcommand)]
     command: Command,
 }
@@ -41,10 +51,14 @@ enum Command {
     Demo(demo::Arguments),
     /// Tells what a device can do, or which layer keeps it from migrating and why.
     Probe(probe::Arguments),
-    /// Saves a device's state into a file that `load` and QEMU take.
+    /// Saves the state of one device or several into a file that `load` and QEMU take.
     Save(save::Arguments),
-    /// Loads a device's state from a file that `save` wrote.
+    /// Loads the state of one device or several from a file that `save` wrote.
     Load(load::Arguments),
+    /// Moves a device's state into another device of this machine.
+    Move(r#move::Arguments),
+    /// Brings a device back to RUNNING that a killed program left in the middle of a migration.
+    Recover(recover::Arguments),
     /// Shows what a file holds, record by record, up to its damage if it has any.
     Inspect(inspect::Arguments),
 }
@@ -56,6 +70,7 @@ Examples:
   vfio-migrate save 11111111-1111-1111-1111-111111111111 --output card.state
   vfio-migrate load /dev/vfio/devices/vfio1 --input card.state
   vfio-migrate save sim:seed=7 -o - | vfio-migrate load sim: -i -
+  vfio-migrate move 0000:3b:00.2 0000:3b:00.3 --precopy -v
   vfio-migrate inspect card.state --json
 
 vfio-pci, and every driver built on it, resets a PCI function when it is opened first and closed last: what has the
@@ -64,6 +79,15 @@ it, or with its descriptor inherited; a `save` that opens the device itself save
 
 Exit codes: 0 done; 2 wrong usage; 3 the device refused or can't be used; 4 the stream was refused; 5 a file or a
 connection failed; 129, 130 or 143 ended by SIGHUP, SIGINT or SIGTERM, after the device was put back.";
+
+/// Behind the examples of `--help`: what a simulated device can be made of.
+const SIMULATED: &str = "\n\n\
+Simulated devices: sim:KEY=VALUE,...
+  size=64MiB seed=0 flags=1|3|5|7; what VFIO_DEVICE_FEATURE_MIG_DATA_SIZE says: data-size=SIZE|exact
+  pre-copy: initial= dirty= dirty-for= increment=asked|always reinit= v2=yes|no drained=enomsg|0 info=zeroed|stale
+  slow ones: short=BYTES slow=MICROSECONDS slow-set=MICROSECONDS
+  failing ones: fail=OPERATION:NTH[:ERRNO[:AFTER]] guest-reset=OPERATION:NTH, where OPERATION is set, set-STATE, get,
+  read, write, info, reset or data-size, NTH a number or *, and AFTER old, first, error or unknown";
 
 /// Why the program ends without having done its work.
 #[derive(Debug)]
@@ -80,14 +104,17 @@ const STREAM: u8 = 4;
 const IO: u8 = 5;
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().command {
-        Command::Demo(arguments) => demo::run(&arguments),
+    let Arguments { trace, command } = Arguments::parse();
+    let run = || match command {
+        Command::Demo(arguments) => demo::run(&arguments, &trace),
         Command::Probe(arguments) => probe::run(&arguments),
-        Command::Save(arguments) => save::run(&arguments),
-        Command::Load(arguments) => load::run(&arguments),
+        Command::Save(arguments) => save::run(&arguments, &trace),
+        Command::Load(arguments) => load::run(&arguments, &trace),
+        Command::Move(arguments) => r#move::run(&arguments, &trace),
+        Command::Recover(arguments) => recover::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
     };
-    match outcome {
+    match trace.begin().and_then(|()| run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Fail { exit, error }) => {
             stdio::say(format_args!("vfio-migrate: {error:#}"));
@@ -113,15 +140,27 @@ impl Fail {
     fn transfer(error: Error, stream: &Path, interrupt: &Interrupt) -> Self {
         if let Some(signal) = interrupt.asked().filter(|_| error.reason.is_interrupt()) {
             let exit = u8::try_from(128 + signal).unwrap_or(u8::MAX);
-            return Self { exit, error: anyhow::anyhow!("ended by signal {signal}; {}", error.device) };
+            return Self {
+                exit,
+                error: anyhow::anyhow!("ended by signal {signal}{}", error.where_devices_are()),
+            };
         }
-        let exit = match error.reason.refused() {
-            Refused::ByDevice => DEVICE,
-            Refused::Stream => STREAM,
-            Refused::Io => IO,
+        Self::refused(error.reason.refused(), error.into(), stream)
+    }
+
+    /// A stream that was refused before anything was done.
+    fn reason(reason: Reason, stream: &Path, interrupt: &Interrupt) -> Self {
+        let (devices, at) = (Vec::new(), None);
+        Self::transfer(Error { reason, at, devices, stream_is_whole: false }, stream, interrupt)
+    }
+
+    fn refused(refused: Refused, error: anyhow::Error, stream: &Path) -> Self {
+        let (exit, is_device) = match refused {
+            Refused::ByDevice => (DEVICE, true),
+            Refused::Stream => (STREAM, false),
+            Refused::Io => (IO, false),
         };
-        let error = anyhow::Error::from(error);
-        Self { exit, error: if exit == DEVICE { error } else { error.context(stream.display().to_string()) } }
+        Self { exit, error: if is_device { error } else { error.context(stream.display().to_string()) } }
     }
 }
 

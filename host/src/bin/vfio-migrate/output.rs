@@ -3,13 +3,13 @@
 //! Deliberately absent: clearing up after a SIGKILL. The file that is left says in its name that it is incomplete, and
 //! nothing here removes it.
 
-use std::cell::Cell;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::Fail;
 
@@ -18,7 +18,7 @@ pub(crate) struct Output {
     fd: OwnedFd,
     /// The file that is written, and the name that it gets; nothing for what is no regular file.
     rename: Option<(PathBuf, PathBuf)>,
-    kept: Cell<bool>,
+    kept: AtomicBool,
 }
 
 impl Output {
@@ -52,7 +52,8 @@ impl Output {
         };
         let mode = fs::metadata(&path).map_or(0o600, |existing| existing.permissions().mode());
         let (beside, file) = create_beside(&path)?;
-        let output = Self { fd: file.into(), rename: Some((beside.clone(), path)), kept: Cell::new(false) };
+        let output =
+            Self { fd: file.into(), rename: Some((beside.clone(), path)), kept: AtomicBool::new(false) };
         fs::set_permissions(&beside, Permissions::from_mode(mode))
             .map_err(|error| Fail::io(beside.display(), error))?;
         Ok(output)
@@ -60,7 +61,7 @@ impl Output {
 
     /// An output that is open already.
     pub(crate) fn of(fd: OwnedFd) -> Self {
-        Self { fd, rename: None, kept: Cell::new(false) }
+        Self { fd, rename: None, kept: AtomicBool::new(false) }
     }
 
     /// Gives the complete file its name, once its bytes are on the disk.
@@ -68,7 +69,7 @@ impl Output {
         let Some((beside, path)) = &self.rename else { return Ok(()) };
         rustix::fs::fsync(&self.fd)?;
         fs::rename(beside, path)?;
-        self.kept.set(true);
+        self.kept.store(true, Ordering::Relaxed);
         // The file has its name; a folder that can't be opened or synced is no reason to take the device back.
         let _ = File::open(folder(path)).and_then(|folder| folder.sync_all());
         Ok(())
@@ -83,7 +84,7 @@ impl AsFd for &Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        if let Some((beside, _)) = self.rename.as_ref().filter(|_| !self.kept.get()) {
+        if let Some((beside, _)) = self.rename.as_ref().filter(|_| !self.kept.load(Ordering::Relaxed)) {
             // Nothing more can be done where the folder has become read-only.
             let _ = fs::remove_file(beside);
         }

@@ -1,4 +1,4 @@
-//! What a user sees while data moves: a bar on a terminal, or every event with `--trace`.
+//! What a user sees while data moves: a bar on a terminal, unless every step is printed.
 //!
 //! Deliberately absent: the time that is left. A driver's estimate of its state may be 0 or far off.
 
@@ -6,40 +6,33 @@ use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vfio_migration_core::session::{DataRead, Event};
-
-use crate::stdio::say;
+use vfio_migration_host::transfer::{Report, Watch};
 
 /// Counts the data that an event moved, and shows it.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    trace: bool,
     began: Instant,
 }
 
 impl Progress {
     /// Progress towards `estimate` bytes of state, which a driver may not know.
-    pub(crate) fn new(what: &'static str, estimate: Option<u64>, trace: bool) -> Self {
-        let target = if trace { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    pub(crate) fn new(what: &'static str, estimate: Option<u64>, hidden: bool) -> Self {
+        let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(estimate.filter(|&bytes| bytes > 0), target);
         let template = "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}";
         bar.set_style(
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
         );
         bar.set_message(what);
-        Self { bar, trace, began: Instant::now() }
+        Self { bar, began: Instant::now() }
     }
 
-    /// Takes note of an event.
-    pub(crate) fn event(&self, event: &Event) {
-        if self.trace {
-            say(format_args!("{:>10.6} {event}", self.began.elapsed().as_secs_f64()));
-        }
-        match event {
-            Event::ReadData { result: Ok(DataRead::Bytes(count)), .. }
-            | Event::WriteData { result: Ok(count), .. } => {
-                self.bar.inc(*count as u64);
+    /// A watch that counts what is read alone, where the same bytes are written as well.
+    pub(crate) fn of_reads(&self) -> impl Fn(&Event) + Sync {
+        |event| {
+            if let Event::ReadData { .. } = event {
+                self.event("", event);
             }
-            _ => {}
         }
     }
 
@@ -48,6 +41,31 @@ impl Progress {
         self.bar.finish_and_clear();
         self.began.elapsed()
     }
+}
+
+impl Watch for Progress {
+    fn event(&self, _: &str, event: &Event) {
+        if let Event::ReadData { result: Ok(DataRead::Bytes(count)), .. }
+        | Event::WriteData { result: Ok(count), .. } = event
+        {
+            self.bar.inc(*count as u64);
+        }
+    }
+}
+
+/// How long the devices of a transfer stood still, and how much was moved in that time.
+pub(crate) fn stood_still(report: &Report) -> String {
+    let all: u64 = report.entries.iter().map(|entry| entry.data_bytes).sum();
+    let downtime = milliseconds(report.downtime);
+    format!(
+        "stood still for {downtime}, in which {} of {all} bytes of state were moved",
+        report.downtime_bytes
+    )
+}
+
+/// A time in milliseconds.
+pub(crate) fn milliseconds(time: Duration) -> String {
+    format!("{:.3} ms", time.as_secs_f64() * 1e3)
 }
 
 /// An amount with its time and rate, for people.

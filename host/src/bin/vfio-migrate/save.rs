@@ -1,6 +1,6 @@
 //! `vfio-migrate save`.
 //!
-//! Deliberately absent: a second device in the file, and pre-copy: the device is stopped for the whole of the save.
+//! Deliberately absent: a guest. Its processors are stopped by whoever has some; `save` stops devices.
 
 use std::path::PathBuf;
 
@@ -10,38 +10,47 @@ use vfio_migration_core::stream::section::NAME_MAX;
 use vfio_migration_host::buffer::Buffer;
 use vfio_migration_host::interrupt::Interrupt;
 use vfio_migration_host::link::Link;
-use vfio_migration_host::transfer::{self, Job};
+use vfio_migration_host::transfer::{self, Report, Save};
 
 use crate::output::Output;
-use crate::progress::{Progress, amount};
+use crate::precopy::PreCopyArguments;
+use crate::progress::{Progress, amount, stood_still};
 use crate::stdio::{self, say};
 use crate::target::Target;
-use crate::{Fail, Outcome, interrupt_on_signals, new_buffer, new_interrupt, parse_size};
+use crate::trace::TraceArguments;
+use crate::{Fail, Outcome, dry_run, interrupt_on_signals, new_buffer, new_interrupt, parse_size};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   vfio-migrate save 11111111-1111-1111-1111-111111111111 --output card.state
   vfio-migrate save fd:7,driver=mlx5_vfio_pci --output - | ssh other vfio-migrate load 0000:3b:00.2 --input -
-  vfio-migrate save /dev/vfio/devices/vfio0 --output for-qemu.state --qemu-id 0000:00:02.0")]
+  vfio-migrate save fd:7 fd:8 --precopy --max-downtime 50ms --output cards.state
+  vfio-migrate save /dev/vfio/devices/vfio0 --output for-qemu.state --qemu-id 0000:00:02.0
+  vfio-migrate save /dev/vfio/devices/vfio0 --precopy --output card.state --dry-run
+
+Several devices are of one machine: they are stopped in lockstep, which needs P2P of each of their drivers.")]
 pub(crate) struct Arguments {
-    /// The device: a path, an address, a UUID, fd:N or sim:
-    device: String,
+    /// The devices: paths, addresses, UUIDs, fd:N or sim:
+    #[arg(required = true, value_name = "DEVICE")]
+    devices: Vec<String>,
     /// The file to write, or - for standard output; it gets its name when it is complete, and is its owner's alone
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Where to leave the device afterwards
+    /// Where to leave the devices afterwards
     #[arg(long, value_enum, default_value = "running")]
     leave: Leave,
-    /// The size of the buffer: of one read and one write
+    /// The size of each device's buffer: of one read and one write
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
     buffer: u64,
-    /// Name the section as a QEMU names its device, so that this QEMU loads the file
+    /// Name the section as a QEMU names its device, so that this QEMU loads the file; one for each device
     #[arg(long, value_name = "PATH")]
-    qemu_id: Option<String>,
-    /// Print every step with its outcome
+    qemu_id: Vec<String>,
+    #[command(flatten)]
+    pre_copy: PreCopyArguments,
+    /// Say what would be done, and do nothing
     #[arg(long)]
-    trace: bool,
+    dry_run: bool,
 }
 
 /// Where to leave a device.
@@ -60,60 +69,101 @@ impl From<Leave> for transfer::Leave {
     }
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Outcome {
-    let mut buffer = new_buffer(arguments.buffer, Buffer::for_source)?;
-    check_qemu_id(arguments.qemu_id.as_deref())?;
+pub(crate) fn run(arguments: &Arguments, trace: &TraceArguments) -> Outcome {
+    let mut buffers = new_buffers(arguments.devices.len(), arguments.buffer, Buffer::for_source)?;
+    check_qemu_ids(&arguments.qemu_id, arguments.devices.len())?;
     let interrupt = new_interrupt()?;
     let output = output(arguments, &interrupt)?;
-    let mut target = Target::open(&arguments.device, &interrupt)?;
-    let now = startable(target.state(), &arguments.device)?;
-    let identity = target.identity.clone();
-    let idstr = arguments.qemu_id.as_ref().map_or_else(|| identity.idstr(), |path| format!("{path}/vfio"));
-    let job = Job { now, identity: &identity, leave: arguments.leave.into(), buffer: buffer.bytes() };
-    let progress = Progress::new("saving", target.data_size(), arguments.trace);
+    let mut targets = Target::open_all(&arguments.devices, &interrupt)?;
+    for (target, name) in targets.iter().zip(&arguments.devices) {
+        check_startable(target.state(), name)?;
+    }
+    let plan = Save {
+        leave: arguments.leave.into(),
+        pre_copy: arguments.pre_copy.plan(),
+        interrupt: Some(interrupt.clone()),
+    };
+    let estimate = targets.iter().map(Target::data_size).sum();
+    let progress = Progress::new("saving", estimate, trace.is_verbose());
+    let mut ids = arguments.qemu_id.iter().map(|path| format!("{path}/vfio"));
+    let members = targets.iter_mut().zip(&mut buffers);
+    let members: Vec<_> = members.map(|(target, buffer)| target.member(ids.next(), buffer)).collect();
+    let Some(output) = output else {
+        transfer::check_together(&members)
+            .map_err(|reason| Fail::reason(reason, &arguments.output, &interrupt))?;
+        return dry_run::save(&targets, &plan, &arguments.output.display().to_string());
+    };
     let link = Link::new(&output, Some(interrupt.clone()));
-    let keep = || output.keep();
-    let saved = transfer::save(&mut target, link, &idstr, job, keep, |event| progress.event(event));
+    let saved = transfer::save(members, link, &plan, || output.keep(), &progress);
     let time = progress.finish();
     let report = saved.map_err(|error| Fail::transfer(error, &arguments.output, &interrupt))?;
-    say(format_args!(
-        "saved '{idstr}': state of {}, stream of {} bytes; the device is in {}",
-        amount(report.entry.data_bytes, time),
-        report.stream_bytes,
-        target.state()
-    ));
+    tell(&report, &targets, time);
     Ok(())
 }
 
-/// `now`, where a migration can begin in it.
-fn startable(now: State, device: &str) -> Result<State, Fail> {
+fn tell(report: &Report, targets: &[Target], time: std::time::Duration) {
+    for (entry, target) in report.entries.iter().zip(targets) {
+        say(format_args!(
+            "saved '{}': state of {}; the device is in {}",
+            entry.idstr,
+            amount(entry.data_bytes, time),
+            target.state()
+        ));
+    }
+    say(format_args!("stream of {} bytes; {}", report.stream_bytes, stood_still(report)));
+}
+
+/// Buffers for so many sessions.
+pub(crate) fn new_buffers(
+    count: usize,
+    size: u64,
+    make: fn(usize) -> Result<Buffer, std::collections::TryReserveError>,
+) -> Result<Vec<Buffer>, Fail> {
+    (0..count).map(|_| new_buffer(size, make)).collect()
+}
+
+/// Fails unless a migration can begin in the state `now`.
+pub(crate) fn check_startable(now: State, device: &str) -> Outcome {
     match now {
-        State::Running | State::Stop => Ok(now),
+        State::Running | State::Stop => Ok(()),
         _ => Err(Fail::device(anyhow::anyhow!(
             "{device} is in {now}, wanted RUNNING or STOP: another program is migrating it, or left it there; \
-             `vfio-migrate load` would reset it"
+             `vfio-migrate recover` brings it back"
         ))),
     }
 }
 
-fn check_qemu_id(path: Option<&str>) -> Outcome {
+fn check_qemu_ids(paths: &[String], devices: usize) -> Outcome {
     let longest = NAME_MAX - "/vfio".len();
-    match path {
-        Some(path) if path.is_empty() || path.len() > longest || path.contains(char::is_control) => {
-            let wanted = format!("wanted 1 to {longest} bytes without control characters");
-            Err(Fail::usage(anyhow::anyhow!("--qemu-id: {wanted}, got '{}'", path.escape_debug())))
-        }
-        _ => Ok(()),
+    let wrong = |path: &&String| path.is_empty() || path.len() > longest || path.contains(char::is_control);
+    if let Some(path) = paths.iter().find(wrong) {
+        let wanted = format!("wanted 1 to {longest} bytes without control characters");
+        return Err(Fail::usage(anyhow::anyhow!("--qemu-id: {wanted}, got '{}'", path.escape_debug())));
     }
+    if paths.is_empty() || paths.len() == devices {
+        return Ok(());
+    }
+    Err(Fail::usage(anyhow::anyhow!(
+        "--qemu-id: wanted one for each of {devices} devices, or none, got {}",
+        paths.len()
+    )))
 }
 
-/// Opens the output. From when a file of ours is there, signals end the program through [`Output`]'s drop.
-fn output(arguments: &Arguments, interrupt: &Interrupt) -> Result<Output, Fail> {
+/// Opens the output; in a dry run only looks whether a file could be made. From when a file of ours is there, signals
+/// end the program through [`Output`]'s drop.
+fn output(arguments: &Arguments, interrupt: &Interrupt) -> Result<Option<Output>, Fail> {
+    if arguments.dry_run {
+        let is_special = std::fs::metadata(&arguments.output).is_ok_and(|existing| !existing.is_file());
+        if arguments.output.as_os_str() != "-" && !is_special {
+            Output::begin(&arguments.output)?;
+        }
+        return Ok(None);
+    }
     let open = if arguments.output.as_os_str() == "-" {
         Some(Output::of(stdio::output("--output -")?))
     } else {
         Output::existing(&arguments.output)?
     };
     interrupt_on_signals(interrupt)?;
-    open.map_or_else(|| Output::begin(&arguments.output), Ok)
+    open.map_or_else(|| Output::begin(&arguments.output), Ok).map(Some)
 }

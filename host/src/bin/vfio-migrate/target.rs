@@ -3,25 +3,29 @@
 //! Deliberately absent: how a device is opened, which is `open`'s, and the order of a migration, which is `transfer`'s.
 
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use vfio_migration_core::device::{Features, State, uapi};
 use vfio_migration_core::session::drive::Device as Migrates;
-use vfio_migration_core::session::{Code, DataRead};
+use vfio_migration_core::session::{Code, DataRead, PrecopyInfo};
+use vfio_migration_host::buffer::Buffer;
 use vfio_migration_host::device::{Device, Unsupported};
 use vfio_migration_host::interrupt::Interrupt;
 use vfio_migration_host::ioctl;
 use vfio_migration_host::open::{Identity, Name, Opened};
 use vfio_migration_host::sim::{Assigned, Config, Sim};
+use vfio_migration_host::transfer::{Member, Migratable};
 
 use crate::Fail;
 
 /// A device, ready to migrate.
 pub(crate) struct Target {
     pub(crate) identity: Identity,
-    kind: Kind,
+    held: Held,
 }
 
-enum Kind {
+/// A device as this process holds it.
+pub(crate) enum Held {
     Kernel(Device<Opened>),
     Simulated(Assigned),
 }
@@ -33,6 +37,11 @@ pub(crate) fn simulated(text: &str) -> Option<Result<Sim, Fail>> {
 }
 
 impl Target {
+    /// Opens the devices that a user calls so.
+    pub(crate) fn open_all(names: &[String], interrupt: &Interrupt) -> Result<Vec<Self>, Fail> {
+        names.iter().map(|name| Self::open(name, interrupt)).collect()
+    }
+
     /// Opens the device that a user calls `text`.
     pub(crate) fn open(text: &str, interrupt: &Interrupt) -> Result<Self, Fail> {
         if let Some(sim) = simulated(text) {
@@ -40,89 +49,129 @@ impl Target {
         }
         let name: Name = text.parse()?;
         let mut target = Self::of_kernel(name.identify()?, name.open()?)?;
-        if let Kind::Kernel(device) = &mut target.kind {
+        if let Held::Kernel(device) = &mut target.held {
             device.interrupted_by(interrupt.clone());
+            // Kernels and drivers without it go on as they always did.
+            let _ = device.opt_in_precopy_info_v2();
         }
         Ok(target)
     }
 
     pub(crate) fn of_kernel(identity: Identity, opened: Opened) -> Result<Self, Unsupported> {
-        Ok(Self { identity, kind: Kind::Kernel(Device::new(opened)?) })
+        Ok(Self { identity, held: Held::Kernel(Device::new(opened)?) })
     }
 
+    /// A simulated device; its address is this process's id, and a number where there are several.
     pub(crate) fn of_sim(sim: Sim) -> Self {
-        let identity = Identity { driver: "sim".into(), address: std::process::id().to_string() };
-        Self { identity, kind: Kind::Simulated(Assigned::new(sim)) }
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let process = std::process::id();
+        let address = match COUNT.fetch_add(1, Ordering::Relaxed) {
+            0 => process.to_string(),
+            number => format!("{process}.{number}"),
+        };
+        let identity = Identity { driver: "sim".into(), address };
+        Self { identity, held: Held::Simulated(Assigned::new(sim)) }
+    }
+
+    /// The device with what a transfer has to know of it. `idstr` is the name of its sections, where it has another one
+    /// than its own.
+    pub(crate) fn member<'a>(
+        &'a mut self,
+        idstr: Option<String>,
+        buffer: &'a mut Buffer,
+    ) -> Member<'a, Held> {
+        let (features, now) = (self.features(), self.state());
+        let idstr = idstr.unwrap_or_else(|| self.identity.idstr());
+        let Self { identity, held: device } = self;
+        Member { device, features, now, identity, idstr, buffer: buffer.bytes() }
+    }
+
+    /// The device itself.
+    pub(crate) fn held(&mut self) -> &mut Held {
+        &mut self.held
     }
 
     pub(crate) fn features(&self) -> Features {
-        match &self.kind {
-            Kind::Kernel(device) => device.features(),
-            Kind::Simulated(device) => device.sim.features(),
+        match &self.held {
+            Held::Kernel(device) => device.features(),
+            Held::Simulated(device) => device.sim.features(),
         }
     }
 
     pub(crate) fn state(&self) -> State {
-        match &self.kind {
-            Kind::Kernel(device) => device.state(),
-            Kind::Simulated(device) => device.sim.get_state(),
+        match &self.held {
+            Held::Kernel(device) => device.state(),
+            Held::Simulated(device) => device.sim.get_state(),
         }
     }
 
     /// The driver's estimate of the bytes that STOP_COPY gives, where it makes one.
     pub(crate) fn data_size(&self) -> Option<u64> {
-        match &self.kind {
-            Kind::Kernel(device) => device.data_size().ok(),
-            Kind::Simulated(device) => Some(device.sim.data_size()),
-        }
+        self.held.data_size()
     }
 
     /// Whether the device can log the guest memory that it writes to.
     pub(crate) fn logs_dma(&self) -> bool {
-        match &self.kind {
-            Kind::Kernel(device) => {
+        match &self.held {
+            Held::Kernel(device) => {
                 let fd = device.fd().as_fd();
                 ioctl::probe_feature(fd, uapi::FEATURE_DMA_LOGGING_START, uapi::FEATURE_SET).is_ok()
             }
-            Kind::Simulated(_) => false,
+            Held::Simulated(_) => false,
         }
     }
 
     /// The simulated device, where it is one.
     pub(crate) fn sim(&self) -> Option<&Sim> {
-        match &self.kind {
-            Kind::Kernel(_) => None,
-            Kind::Simulated(device) => Some(&device.sim),
+        match &self.held {
+            Held::Kernel(_) => None,
+            Held::Simulated(device) => Some(&device.sim),
         }
     }
 }
 
-impl Migrates for Target {
+impl Migratable for Held {
+    fn data_size(&self) -> Option<u64> {
+        match self {
+            Self::Kernel(device) => Migratable::data_size(device),
+            Self::Simulated(device) => Migratable::data_size(device),
+        }
+    }
+}
+
+impl Migrates for Held {
     fn set_state(&mut self, state: State) -> Result<(), Code> {
-        match &mut self.kind {
-            Kind::Kernel(device) => device.set_state(state),
-            Kind::Simulated(device) => device.set_state(state),
+        match self {
+            Self::Kernel(device) => device.set_state(state),
+            Self::Simulated(device) => device.set_state(state),
+        }
+    }
+
+    fn precopy_info(&mut self) -> Result<PrecopyInfo, Code> {
+        match self {
+            Self::Kernel(device) => device.precopy_info(),
+            Self::Simulated(device) => device.precopy_info(),
         }
     }
 
     fn read_data(&mut self, buffer: &mut [u8]) -> Result<DataRead, Code> {
-        match &mut self.kind {
-            Kind::Kernel(device) => device.read_data(buffer),
-            Kind::Simulated(device) => device.read_data(buffer),
+        match self {
+            Self::Kernel(device) => device.read_data(buffer),
+            Self::Simulated(device) => device.read_data(buffer),
         }
     }
 
     fn write_data(&mut self, bytes: &[u8]) -> Result<usize, Code> {
-        match &mut self.kind {
-            Kind::Kernel(device) => device.write_data(bytes),
-            Kind::Simulated(device) => device.write_data(bytes),
+        match self {
+            Self::Kernel(device) => device.write_data(bytes),
+            Self::Simulated(device) => device.write_data(bytes),
         }
     }
 
     fn reset(&mut self) -> Result<(), Code> {
-        match &mut self.kind {
-            Kind::Kernel(device) => device.reset(),
-            Kind::Simulated(device) => device.reset(),
+        match self {
+            Self::Kernel(device) => device.reset(),
+            Self::Simulated(device) => device.reset(),
         }
     }
 }
