@@ -35,8 +35,8 @@ pub(super) fn sections<D: Migratable, W: Watch>(
             .iter_mut()
             .enumerate()
             .map(|(index, member)| {
-                let (lane, outlet) = lane();
-                scope.spawn(move || loading.together.note(index, write(loading, index, member, outlet)));
+                let (lane, end) = lane();
+                scope.spawn(move || loading.together.note(index, write(loading, index, member, end)));
                 lane
             })
             .collect();
@@ -60,11 +60,11 @@ fn write<D: Migratable, W: Watch>(
     loading: &Loading<'_, '_, W>,
     index: usize,
     member: &mut Receiving<'_, D>,
-    mut outlet: Outlet,
+    mut end: LaneEnd,
 ) -> Result<(), Reason> {
-    while let Ok(piece) = outlet.pieces.recv() {
+    while let Ok(piece) = end.pieces.recv() {
         if let Piece::Payload(kind, offset) = piece {
-            loading.payload(index, member, kind, offset, &mut outlet)?;
+            loading.payload(index, member, kind, offset, &mut end)?;
         }
     }
     Ok(())
@@ -86,17 +86,17 @@ struct Lane {
 }
 
 /// The device's end of a lane, and the transport of its session.
-struct Outlet {
+struct LaneEnd {
     pieces: Receiver<Piece>,
     spare: Sender<Vec<u8>>,
     bytes: Vec<u8>,
     taken: usize,
 }
 
-fn lane() -> (Lane, Outlet) {
+fn lane() -> (Lane, LaneEnd) {
     let (pieces_in, pieces) = sync_channel(AHEAD);
     let (spare, spare_out) = channel();
-    (Lane { pieces: pieces_in, spare: spare_out }, Outlet { pieces, spare, bytes: Vec::new(), taken: 0 })
+    (Lane { pieces: pieces_in, spare: spare_out }, LaneEnd { pieces, spare, bytes: Vec::new(), taken: 0 })
 }
 
 impl Lane {
@@ -146,7 +146,7 @@ impl Lane {
     }
 }
 
-impl Transport for Outlet {
+impl Transport for LaneEnd {
     fn send(&mut self, _: &[u8]) -> Result<usize, Code> {
         Err(code(Errno::PIPE))
     }

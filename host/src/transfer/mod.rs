@@ -28,6 +28,7 @@ mod check;
 mod hand_over;
 mod lanes;
 mod load;
+mod outlet;
 mod precopy;
 mod save;
 mod together;

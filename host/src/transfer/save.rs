@@ -11,7 +11,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,10 @@ use vfio_migration_core::device::State;
 use vfio_migration_core::session::drive::{self, Transport};
 use vfio_migration_core::session::fleet::Order;
 use vfio_migration_core::session::precopy::{Meter, PrecopyInfo};
-use vfio_migration_core::session::{Code, DataRead, Event, Failure, Left, Misuse, Source, SourcePhase};
+use vfio_migration_core::session::{DataRead, Event, Failure, Left, Misuse, Source, SourcePhase};
 use vfio_migration_core::stream::section::{Begins, Continues, Item};
 
+use super::outlet::{Outlet, Section};
 use super::precopy::{Board, PreCopy};
 use super::together::{Together, fleet, halt, lock};
 use super::{Closed, Error, Kind, Leave, Member, Migratable, Place, Reason, Report, SECTION_VERSION, Watch};
@@ -130,60 +131,6 @@ impl<'m, D: Migratable> Sending<'m, D> {
 
     fn init_data_sent(&self) -> bool {
         matches!(self.phase, SourcePhase::PreCopy(chunk) if chunk.init_data_sent)
-    }
-}
-
-/// Who owns the link: a device's thread has it for one section.
-struct Outlet<Fd> {
-    writer: Writer<Fd>,
-    /// How quickly it takes bytes.
-    rate: Meter,
-}
-
-/// One section on the link, which begins with the first byte of its payload.
-struct Section<'s, Fd> {
-    outlet: &'s Mutex<Outlet<Fd>>,
-    item: Item<'s>,
-    held: Option<MutexGuard<'s, Outlet<Fd>>>,
-    /// Where the payload begins in the stream.
-    payload: u64,
-}
-
-impl<'s, Fd: AsFd> Section<'s, Fd> {
-    fn new(outlet: &'s Mutex<Outlet<Fd>>, item: Item<'s>) -> Self {
-        Self { outlet, item, held: None, payload: 0 }
-    }
-
-    fn hold(&mut self) -> Result<&mut Outlet<Fd>, Code> {
-        if self.held.is_none() {
-            let mut outlet = lock(self.outlet);
-            outlet.writer.item(&self.item)?;
-            self.payload = outlet.writer.offset();
-            self.held = Some(outlet);
-        }
-        self.held.as_deref_mut().ok_or(Code(0))
-    }
-}
-
-impl<Fd: AsFd> Transport for Section<'_, Fd> {
-    fn send(&mut self, bytes: &[u8]) -> Result<usize, Code> {
-        let outlet = self.hold()?;
-        let began = Instant::now();
-        let count = outlet.writer.send(bytes)?;
-        outlet.rate.add(count as u64, began.elapsed());
-        Ok(count)
-    }
-
-    fn recv(&mut self, _: &mut [u8]) -> Result<usize, Code> {
-        Closed.recv(&mut [])
-    }
-
-    fn send_config(&mut self) -> Result<(), Code> {
-        self.hold()?.writer.send_config()
-    }
-
-    fn recv_config(&mut self) -> Result<u64, Code> {
-        Closed.recv_config()
     }
 }
 

@@ -1,0 +1,72 @@
+//! The link of a save, which one device's thread at a time has for one section.
+//!
+//! Deliberately absent: a copy. A thread waits with its data in its own buffer until the link is its.
+
+use std::os::fd::AsFd;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Instant;
+
+use vfio_migration_core::session::Code;
+use vfio_migration_core::session::drive::Transport;
+use vfio_migration_core::session::precopy::Meter;
+use vfio_migration_core::stream::section::Item;
+
+use super::Closed;
+use super::together::lock;
+use crate::file::Writer;
+
+/// Who owns the link: a device's thread has it for one section.
+pub(super) struct Outlet<Fd> {
+    pub(super) writer: Writer<Fd>,
+    /// How quickly it takes bytes.
+    pub(super) rate: Meter,
+}
+
+/// One section on the link, which begins with the first byte of its payload.
+pub(super) struct Section<'s, Fd> {
+    outlet: &'s Mutex<Outlet<Fd>>,
+    item: Item<'s>,
+    pub(super) held: Option<MutexGuard<'s, Outlet<Fd>>>,
+    /// Where the payload begins in the stream; 0 before its first byte.
+    pub(super) payload: u64,
+}
+
+impl<'s, Fd: AsFd> Section<'s, Fd> {
+    pub(super) fn new(outlet: &'s Mutex<Outlet<Fd>>, item: Item<'s>) -> Self {
+        Self { outlet, item, held: None, payload: 0 }
+    }
+
+    fn hold(&mut self) -> Result<&mut Outlet<Fd>, Code> {
+        let held = if let Some(held) = self.held.take() {
+            held
+        } else {
+            let mut outlet = lock(self.outlet);
+            outlet.writer.item(&self.item)?;
+            self.payload = outlet.writer.offset();
+            outlet
+        };
+        Ok(self.held.insert(held))
+    }
+}
+
+impl<Fd: AsFd> Transport for Section<'_, Fd> {
+    fn send(&mut self, bytes: &[u8]) -> Result<usize, Code> {
+        let outlet = self.hold()?;
+        let began = Instant::now();
+        let count = outlet.writer.send(bytes)?;
+        outlet.rate.add(count as u64, began.elapsed());
+        Ok(count)
+    }
+
+    fn recv(&mut self, _: &mut [u8]) -> Result<usize, Code> {
+        Closed.recv(&mut [])
+    }
+
+    fn send_config(&mut self) -> Result<(), Code> {
+        self.hold()?.writer.send_config()
+    }
+
+    fn recv_config(&mut self) -> Result<u64, Code> {
+        Closed.recv_config()
+    }
+}
