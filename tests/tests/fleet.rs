@@ -360,6 +360,11 @@ fn once_one_of_a_paused_machines_devices_has_leave_to_run_the_others_run_on_too(
     let mut fleet = to_p2p();
     fleet.cancel();
     assert_eq!(fleet.may(0, Order::Run), Verdict::GoBack);
+    // Not cancelled: who runs is done.
+    let mut fleet = to_p2p();
+    assert_eq!(fleet.may(0, Order::Run), Verdict::Go);
+    fleet.source(0, SourcePhase::Ready(State::Running));
+    assert_eq!([0, 1].map(|index| ask(&fleet, index, Order::Run)), [Verdict::Done, Verdict::Go]);
     // Cancelled, or one of them lost, after it.
     for lost in [false, true] {
         let mut fleet = to_p2p();
@@ -371,6 +376,22 @@ fn once_one_of_a_paused_machines_devices_has_leave_to_run_the_others_run_on_too(
         assert_eq!(fleet.may(2, Order::Run), Verdict::Go);
         fleet.source(0, SourcePhase::Ready(State::Running));
         assert_eq!(ask(&fleet, 2, Order::Run), Verdict::Go);
+    }
+}
+
+#[test]
+fn a_running_machines_devices_and_destinations_go_back_also_when_one_has_leave_to_run() {
+    let mut sources = fleet(&[ALL; 2], State::Running);
+    (0..2).for_each(|index| source_comes_to(&mut sources, index, SourcePhase::Ready(State::RunningP2p)));
+    assert_eq!(sources.may(0, Order::Run), Verdict::Go);
+    sources.cancel();
+    assert_eq!(ask(&sources, 1, Order::Run), Verdict::GoBack);
+    for now in [State::Running, State::Stop] {
+        let mut fleet = fleet(&[ALL; 2], now);
+        (0..2).for_each(|index| destination_comes_to(&mut fleet, index, DestinationPhase::RunningP2p));
+        assert_eq!(fleet.may(0, Order::Run), Verdict::Go);
+        fleet.cancel();
+        assert_eq!(ask(&fleet, 1, Order::Run), Verdict::GoBack, "from {now}");
     }
 }
 

@@ -95,7 +95,7 @@ const MS: u64 = 1000;
 /// that can be copied before it; the rate; how long the stop would take in microseconds.
 type Row = (&'static [Remaining], u64, u64, &'static str, (u64, u64), u64, Option<u64>);
 
-const TABLE: [Row; 33] = [
+const TABLE: [Row; 35] = [
     // Nothing is left.
     (&[], 0, 0, STOP, (0, 0), 0, None),
     (&[device((0, 0), 0, (0, 9))], 0, 0, STOP, (0, 0), 0, None),
@@ -135,6 +135,9 @@ const TABLE: [Row; 33] = [
     (&[DEVICE, DEVICE], 1000, 200 * MS, STOP, (200, 200), 1000, Some(200 * MS)),
     (&[DEVICE, DEVICE], 1000, 199 * MS, KEEP, (200, 200), 1000, Some(200 * MS)),
     (&[DEVICE, DEVICE], 0, 100 * MS, STOP, (200, 200), 2000, Some(100 * MS)),
+    // A device whose rate is not known says nothing of the other, but where it has nothing to move.
+    (&[DEVICE, device((0, 0), 0, (0, 0))], 0, 100 * MS, STOP, (100, 100), 1000, Some(100 * MS)),
+    (&[DEVICE, device((1, 0), 0, (0, 0))], 0, 1000 * MS, KEEP, (101, 101), 1000, None),
     // Each device's estimate holds for itself: 100 and 120 bytes.
     (
         &[device((100, 0), 20, (1000, 0)), device((10, 10), 120, (1000, 0))],
@@ -200,8 +203,9 @@ fn decide(devices: &[Remaining], link_rate: u64, micros: u64) -> &'static str {
     let (early, ..) = limits(&left);
     let (_, _, rest_fits) = limits(&|device| at_stop(device) - left(device));
     let dirty: u128 = devices.iter().map(|device| u128::from(device.dirty_rate)).sum();
-    let devices_rate = devices.iter().map(|device| u128::from(device.rate)).sum();
-    let copied_quicker = [u128::from(link_rate), devices_rate].iter().all(|&rate| rate == 0 || dirty < rate);
+    let behind =
+        |device: &Remaining| device.rate == 0 || left(device) == 0 || device.dirty_rate < device.rate;
+    let copied_quicker = (link_rate == 0 || dirty < link_rate.into()) && devices.iter().all(behind);
     match (all, unknown) {
         (0, _) => STOP,
         (_, true) if early == 0 => STOP,

@@ -130,5 +130,7 @@ pub fn destination(
 }
 
 fn since(began: Option<Duration>, observer: &impl Observe) -> Option<Duration> {
-    Some(observer.now()?.saturating_sub(began?))
+    // Subtracted as numbers: a subtraction of durations can panic, as far as the compiler sees.
+    let nanos = observer.now()?.as_nanos().saturating_sub(began?.as_nanos());
+    Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
 }

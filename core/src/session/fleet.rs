@@ -5,9 +5,9 @@
 //! the phase of each device's session and says whether an order may be given now. It owns no session: each may have
 //! its own thread.
 //!
-//! When one device fails, [`Verdict::GoBack`] answers every order on the way out: each session is ordered to retreat,
-//! which brings it as far as RUNNING_P2P, and cancelled once [`Order::Cancel`] may go. A device that only a reset could
-//! save is not waited for: it has lost its guest's set-up and starts nothing. Where devices of a paused machine were
+//! When one device fails, [`Verdict::GoBack`] answers every other order: each session is ordered to retreat, also one
+//! that has finished, which brings it as far as RUNNING_P2P, and cancelled once [`Order::Cancel`] may go. A device that
+//! only a reset could save is not waited for: it has lost its guest's set-up and starts nothing. Where devices of a paused machine were
 //! saved and one of them runs already, the others run on, too.
 //! Source: uapi, comment on `VFIO_DEVICE_STATE_RUNNING_P2P`.
 //!
@@ -205,7 +205,7 @@ impl<'n, const N: usize> Fleet<'n, N> {
         }
     }
 
-    /// Gives up: from now on every order on the way out is answered with [`Verdict::GoBack`].
+    /// Gives up: from now on every order but [`Order::Cancel`] is answered with [`Verdict::GoBack`].
     pub fn cancel(&mut self) {
         self.going_back = true;
     }

@@ -101,6 +101,11 @@ impl Remaining {
         let left = self.left.total();
         if self.data_size > left { self.data_size } else { left }
     }
+
+    /// Whether its guest makes new data as quickly as they can be read.
+    const fn is_outrun(&self) -> bool {
+        self.rate > 0 && self.left.total() > 0 && self.dirty_rate >= self.rate
+    }
 }
 
 /// What to do in pre-copy.
@@ -186,13 +191,14 @@ pub fn advise(devices: &[Remaining], link_rate: u64, downtime: Duration) -> Advi
     let only_stop =
         stop_time(devices, link_rate, |device| device.at_stop().saturating_sub(device.left.total()));
     let rate = slower(link_rate, sum(|device| device.rate));
+    let outrun = devices.iter().any(Remaining::is_outrun) || (link_rate > 0 && dirty_rate >= link_rate);
     let forecast = Forecast { bytes, left, rate, dirty_rate, stop, downtime };
     match stop {
         _ if bytes == 0 => Advice::StopNow(forecast),
         None if left == 0 => Advice::StopNow(forecast),
         Some(stop) if stop <= downtime => Advice::StopNow(forecast),
         None => Advice::KeepCopying(forecast),
-        Some(_) if only_stop > Some(downtime) || dirty_rate >= rate => Advice::WillNotConverge(forecast),
+        Some(_) if only_stop > Some(downtime) || outrun => Advice::WillNotConverge(forecast),
         Some(_) => Advice::KeepCopying(forecast),
     }
 }
@@ -219,7 +225,7 @@ impl Meter {
         }
     }
 
-    /// Bytes per second, or 0 while fewer than [`Meter::TELLING`] were moved.
+    /// Bytes per second, or 0 while fewer than [`Meter::TELLING`] were moved of late.
     #[must_use]
     pub fn known_rate(&self) -> u64 {
         if self.bytes < Self::TELLING { 0 } else { self.rate() }
@@ -293,7 +299,7 @@ fn slower(a: u64, b: u64) -> u64 {
 
 /// Milliseconds for people, rounded up so that what takes time never looks as if it took none.
 fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX).div_ceil(1000)
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).div_ceil(MICROS)
 }
 
 const MICROS: u64 = 1_000_000;
