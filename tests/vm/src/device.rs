@@ -20,25 +20,36 @@ use crate::modules::Set;
 pub(crate) const STOP: u32 = 1;
 /// `VFIO_DEVICE_STATE_RUNNING`.
 pub(crate) const RUNNING: u32 = 2;
+/// `VFIO_DEVICE_STATE_STOP_COPY`.
+pub(crate) const STOP_COPY: u32 = 3;
+/// `VFIO_DEVICE_STATE_RESUMING`.
+pub(crate) const RESUMING: u32 = 4;
+/// `VFIO_DEVICE_STATE_PRE_COPY`.
+pub(crate) const PRE_COPY: u32 = 6;
 
 /// A serial card, which exists until it is dropped.
 pub(crate) struct Card {
-    uuid: &'static str,
+    uuid: String,
     set: Set,
 }
 
 impl Card {
     /// Makes a card with one port (`mtty-1`) or two (`mtty-2`).
-    pub(crate) fn create(set: Set, kind: &str, uuid: &'static str) -> Result<Self> {
+    pub(crate) fn create(set: Set, kind: &str, uuid: &str) -> Result<Self> {
         let create = format!("/sys/class/mdev_bus/mtty/mdev_supported_types/{kind}/create");
         fs::write(&create, uuid).with_context(|| format!("cannot write {uuid} to {create}"))?;
-        Ok(Self { uuid, set })
+        Ok(Self { uuid: uuid.to_string(), set })
+    }
+
+    /// The card's name.
+    pub(crate) fn uuid(&self) -> &str {
+        &self.uuid
     }
 
     /// What `vfio-migrate` takes for its DEVICE: the device file, or where there is none the UUID.
     pub(crate) fn argument(&self) -> Result<String> {
         match self.set {
-            Set::Stock => Ok(self.uuid.to_string()),
+            Set::Stock => Ok(self.uuid.clone()),
             Set::Iommufd => {
                 let node =
                     fs::read_dir(self.sysfs().join("vfio-dev"))?.next().context("no device file")??;
@@ -49,7 +60,7 @@ impl Card {
 
     /// The card's folder in sysfs.
     pub(crate) fn sysfs(&self) -> PathBuf {
-        Path::new("/sys/bus/mdev/devices").join(self.uuid)
+        Path::new("/sys/bus/mdev/devices").join(&self.uuid)
     }
 
     /// The set of modules that drives the card.
@@ -81,9 +92,14 @@ impl Card {
 
     /// Fails unless the kernel says that the card is in this state.
     pub(crate) fn check_state(&self, wanted: u32) -> Result<()> {
-        let got = self.open()?.0.get_migration_state()?;
-        ensure!(got == wanted, "state: wanted {wanted}, got {got}");
+        let got = self.state()?;
+        ensure!(got == wanted, "state: wanted {}, got {}", state_name(wanted), state_name(got));
         Ok(())
+    }
+
+    /// The card's state, as the kernel says it.
+    pub(crate) fn state(&self) -> Result<u32> {
+        Ok(self.open()?.0.get_migration_state()?)
     }
 }
 
@@ -103,7 +119,8 @@ impl OpenCard {
         self.0.as_raw_fd()
     }
 
-    fn fill(&self, text: &str) -> Result<()> {
+    /// Empties the card's buffer and puts a text into it.
+    pub(crate) fn fill(&self, text: &str) -> Result<()> {
         ensure!(
             text.len() <= 15,
             "a buffer that is full reads as empty: wanted at most 15 characters, got {text:?}"
@@ -114,6 +131,11 @@ impl OpenCard {
             self.0.region_write(0, &[value], register);
         }
         Ok(())
+    }
+
+    /// Asks the kernel for a state.
+    pub(crate) fn set_state(&self, state: u32) -> Result<()> {
+        Ok(self.0.set_migration_state(state)?)
     }
 
     fn take_text(&self) -> Result<String> {
@@ -137,6 +159,13 @@ pub(crate) fn new_text() -> String {
     use std::hash::{BuildHasher as _, Hasher as _};
     let number = std::hash::RandomState::new().build_hasher().finish();
     format!("{number:016x}")[..15].to_string()
+}
+
+/// A state's name in the kernel's header, without what all have in common.
+pub(crate) fn state_name(state: u32) -> &'static str {
+    let names =
+        ["ERROR", "STOP", "RUNNING", "STOP_COPY", "RESUMING", "RUNNING_P2P", "PRE_COPY", "PRE_COPY_P2P"];
+    usize::try_from(state).ok().and_then(|state| names.get(state)).unwrap_or(&"no state")
 }
 
 // The registers of a 16550 in region 0.

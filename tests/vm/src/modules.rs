@@ -2,7 +2,7 @@
 //!
 //! Deliberately absent: what the modules need of each other. No `modprobe` is in the guest; the order stands here.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::{self, File};
 
 use anyhow::{Context as _, Result};
@@ -31,7 +31,7 @@ impl Set {
         for name in self.modules() {
             let path = format!("/modules/{}/{name}.ko", self.folder());
             let file = File::open(&path).with_context(|| format!("cannot open {path}"))?;
-            finit_module(file, c"", 0).with_context(|| format!("cannot load {path}"))?;
+            finit_module(file, DEBUG, 0).with_context(|| format!("cannot load {path}"))?;
         }
         Ok(())
     }
@@ -61,3 +61,6 @@ impl Set {
         }
     }
 }
+
+/// Lets a module write its debug messages into the kernel's log; its console does not show them.
+const DEBUG: &CStr = c"dyndbg=+p";

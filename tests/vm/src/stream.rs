@@ -26,6 +26,37 @@ pub(crate) fn data(path: &str) -> Result<Vec<u8>> {
     Ok(data.flatten().copied().collect())
 }
 
+/// How many bytes of a file with several devices a load may get before it waits, by what it is in the middle of then.
+pub(crate) struct Places {
+    data: Vec<Range<usize>>,
+    length: usize,
+}
+
+impl Places {
+    /// Within the START sections.
+    pub(crate) const STARTS: &str = "in the START sections";
+
+    /// The places of the file at `path`.
+    pub(crate) fn of(path: &str) -> Result<Self> {
+        Ok(Self { data: data_records(path)?, length: fs::read(path)?.len() })
+    }
+
+    /// All places, with their names.
+    pub(crate) fn all(&self) -> [(&'static str, usize); 6] {
+        let first = &self.data[0];
+        let middle = &self.data[self.data.len() / 2];
+        let last = &self.data[self.data.len() - 1];
+        [
+            (Self::STARTS, first.start / 2),
+            ("before the data", first.start),
+            ("within the data", middle.end - 10),
+            ("behind the data", last.end),
+            ("in the description", self.length - 10),
+            ("before the end", self.length),
+        ]
+    }
+}
+
 /// Collects every object that is a data record, wherever it stands.
 fn collect(value: &Value, found: &mut Vec<Range<usize>>) {
     let number = |key| usize::try_from(value.get(key)?.as_u64()?).ok();

@@ -64,17 +64,23 @@ pub(crate) fn signal(child: &Child, signal: Signal) -> Result<()> {
     Ok(kill_process(Pid::from_child(child), signal)?)
 }
 
-/// Waits until a process waits: it sleeps and has not run between two looks.
+/// Waits until a process waits: all its threads sleep, and none has run between two looks.
 pub(crate) fn wait_until_stalled(child: &Child) -> Result<()> {
-    let status = format!("/proc/{}/status", child.id());
-    let mut before = String::new();
+    let mut before = Vec::new();
     wait_until("the process waits", || {
-        let now = fs::read_to_string(&status)?;
-        ensure!(!now.contains("State:\tZ"), "the process ended where it should wait");
-        let stalled = now.contains("State:\tS") && now == before;
+        let now = threads(child)?;
+        let stalled = now == before && now.iter().all(|thread| thread.contains("State:\tS"));
         before = now;
         Ok(stalled)
     })
+}
+
+/// What the kernel says of each thread of a process. One that ends in between is passed over.
+fn threads(child: &Child) -> Result<Vec<String>> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", child.id()))?.flatten();
+    let threads: Vec<_> = tasks.flat_map(|task| fs::read_to_string(task.path().join("status"))).collect();
+    ensure!(!threads.concat().contains("State:\tZ"), "the process ended where it should wait");
+    Ok(threads)
 }
 
 /// Looks again and again until something is so, for a limited time.
@@ -122,7 +128,8 @@ impl Outcome {
         String::from_utf8_lossy(&self.0.stdout).into_owned()
     }
 
-    fn errors(&self) -> String {
+    /// What it said to whoever watches.
+    pub(crate) fn errors(&self) -> String {
         String::from_utf8_lossy(&self.0.stderr).into_owned()
     }
 }

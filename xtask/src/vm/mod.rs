@@ -42,7 +42,8 @@ pub(crate) struct Options {
     /// Use the modules in DIR/stock and DIR/iommufd (see --help)
     ///
     /// They belong to the kernel given with --kernel. Both folders hold vfio.ko, vfio_iommu_type1.ko,
-    /// mdev.ko and mtty.ko; the second is built with VFIO_DEVICE_CDEV and holds iommufd.ko too.
+    /// mdev.ko and mtty.ko; the second is built with VFIO_DEVICE_CDEV and holds iommufd.ko too. The kernel
+    /// has DYNAMIC_DEBUG, so that mtty's steps can be read in its log.
     #[arg(long, value_name = "DIR", requires = "kernel")]
     modules: Option<PathBuf>,
     /// Use the QEMU (10.0 or newer) below this root folder; / is the machine's own

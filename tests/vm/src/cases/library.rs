@@ -71,7 +71,7 @@ fn inherited(bench: &Bench) -> Result<()> {
 }
 
 /// The descriptor that `held` has, as the library takes it from a VMM.
-fn borrow(held: &OpenCard) -> Result<Opened> {
+pub(super) fn borrow(held: &OpenCard) -> Result<Opened> {
     Ok(Name::Fd(held.number().try_into()?, None).open()?)
 }
 

@@ -4,9 +4,16 @@
 //! on devices that can be told to fail.
 
 mod access;
+mod cancel;
+mod dirty;
 mod interrupt;
+mod kill;
 mod library;
+mod live;
+mod moving;
 mod refusal;
+mod rounds;
+mod together;
 mod transfer;
 
 use anyhow::{Context as _, Result};
@@ -17,7 +24,22 @@ use crate::tool::{self, DONE};
 
 /// All cases in their order.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    [transfer::CASES, library::CASES, access::CASES, refusal::CASES, interrupt::CASES].concat().into_iter()
+    [
+        transfer::CASES,
+        together::CASES,
+        moving::CASES,
+        live::CASES,
+        library::CASES,
+        dirty::CASES,
+        access::CASES,
+        refusal::CASES,
+        interrupt::CASES,
+        cancel::CASES,
+        kill::CASES,
+        rounds::CASES,
+    ]
+    .concat()
+    .into_iter()
 }
 
 /// Fills the source card and saves it to `path`; returns its text.
