@@ -224,6 +224,14 @@ impl<Fd: AsFd> Writer<Fd> {
         self.link.flush()
     }
 
+    /// Gives everything that was gathered to the kernel: before a wait, so that the other side has it.
+    ///
+    /// # Errors
+    /// The link's answer.
+    pub fn flush(&mut self) -> Result<(), Code> {
+        self.link.flush()
+    }
+
     /// The bytes of the stream so far.
     pub const fn offset(&self) -> u64 {
         self.offset

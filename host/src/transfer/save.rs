@@ -216,6 +216,7 @@ impl<Fd: AsFd + Send, W: Watch> Saving<'_, '_, Fd, W> {
             }
             if matches!(member.phase, SourcePhase::PreCopy(chunk) if chunk.bytes == 0) {
                 self.decide(index, member, board, expected)?;
+                self.flush()?;
                 self.wait(backoff.wait());
                 continue;
             }
@@ -377,6 +378,11 @@ impl<Fd: AsFd + Send, W: Watch> Saving<'_, '_, Fd, W> {
             }
             _ => Ok(()),
         }
+    }
+
+    fn flush(&self) -> Result<(), Reason> {
+        let mut outlet = lock(&self.outlet);
+        outlet.writer.flush().map_err(|code| Reason::Write { offset: outlet.writer.offset(), code })
     }
 
     fn check_interrupt(&self) -> Result<(), Reason> {

@@ -57,7 +57,7 @@ enum Command {
     Load(load::Arguments),
     /// Moves a device's state into another device of this machine.
     Move(r#move::Arguments),
-    /// Brings a device back to RUNNING that a killed program left in the middle of a migration.
+    /// Brings devices back to RUNNING that a killed program left in the middle of a migration.
     Recover(recover::Arguments),
     /// Shows what a file holds, record by record, up to its damage if it has any.
     Inspect(inspect::Arguments),

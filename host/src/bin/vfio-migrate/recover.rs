@@ -15,51 +15,91 @@ use crate::{Fail, Outcome, new_interrupt};
 #[command(after_help = "\
 Examples:
   vfio-migrate recover 11111111-1111-1111-1111-111111111111
+  vfio-migrate recover 0000:3b:00.2 0000:3b:00.3
   vfio-migrate recover /dev/vfio/devices/vfio1 --reset
 
 A program that was killed may leave a device in PRE_COPY, RUNNING_P2P, STOP_COPY or STOP: its state is still in it, and
-it is brought to RUNNING. In RESUMING it holds half of another state, in ERROR nothing is known of it: only a reset ends
-that, and it is done with --reset alone. (A PCI function is reset by vfio-pci when it is opened first.)")]
+it is brought to RUNNING; several devices of one machine in lockstep, if they are given together. Make sure first that
+no destination runs with the same state. In RESUMING a device holds half of another state, in ERROR nothing is known of
+it: only a reset ends that, and it is done with --reset alone. (A PCI function is reset by vfio-pci when it is opened
+first.)")]
 pub(crate) struct Arguments {
-    /// The device: a path, an address, a UUID, fd:N or sim:
-    device: String,
-    /// Reset the device where nothing else helps: it runs then, and what it held is gone
+    /// The devices: paths, addresses, UUIDs, fd:N or sim:
+    #[arg(required = true, value_name = "DEVICE")]
+    devices: Vec<String>,
+    /// Reset a device where nothing else helps: it runs then, and what it held is gone
     #[arg(long)]
     reset: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
-    let mut target = Target::open(&arguments.device, &new_interrupt()?)?;
-    let name = target.identity.idstr();
-    let found = target.state();
-    if found == State::Running {
-        say(format_args!("'{name}' is in RUNNING; nothing was done"));
-        return Ok(());
+    let targets = Target::open_all(&arguments.devices, &new_interrupt()?)?;
+    let mut left: Vec<_> = targets.into_iter().map(Abandoned::new).collect();
+    for state in [State::RunningP2p, State::Running] {
+        left.iter_mut().for_each(|device| device.bring_to(state));
     }
-    let why = if keeps_its_state(found) {
-        match target.held().set_state(State::Running) {
-            Ok(()) => {
-                say(format_args!("'{name}' was in {found}; it is in RUNNING now, with its state"));
-                return Ok(());
+    let mut outcome = Ok(());
+    for device in &mut left {
+        match (device.end(arguments.reset), &outcome) {
+            (Ok(()), _) => {}
+            (ended, Ok(())) => outcome = ended,
+            (Err(Fail { error, .. }), Err(_)) => say(error),
+        }
+    }
+    outcome
+}
+
+/// A device that a program has left somewhere.
+struct Abandoned {
+    target: Target,
+    found: State,
+    /// Why it can't be brought to RUNNING.
+    refused: Option<String>,
+}
+
+impl Abandoned {
+    fn new(target: Target) -> Self {
+        let found = target.state();
+        let refused = (!keeps_its_state(found)).then(|| "only a reset ends that".to_owned());
+        Self { target, found, refused }
+    }
+
+    /// Brings the device to `state`, if it has that and is on its way there.
+    fn bring_to(&mut self, state: State) {
+        let on_its_way = self.found != State::Running && self.target.features().have(state);
+        if on_its_way && self.refused.is_none() {
+            let set = self.target.held().set_state(state);
+            self.refused = set.err().map(|code| format!("it refused {state}: {}", in_words(code)));
+        }
+    }
+
+    /// Says what came of it, and resets the device where that is wanted and all that is left.
+    fn end(&mut self, reset: bool) -> Outcome {
+        let (name, found) = (self.target.identity.idstr(), self.found);
+        match &self.refused {
+            None if found == State::Running => {
+                say(format_args!("'{name}' is in RUNNING; nothing was done"));
+                Ok(())
             }
-            Err(code) => format!("it refused RUNNING: {}", in_words(code)),
+            None => {
+                say(format_args!("'{name}' was in {found}; it is in RUNNING now, with its state"));
+                Ok(())
+            }
+            Some(why) if !reset => Err(Fail::device(anyhow::anyhow!(
+                "'{name}' is in {}, and {why}; with --reset it runs again, and what it holds is gone",
+                self.target.state()
+            ))),
+            Some(why) => match self.target.held().reset() {
+                Ok(()) => {
+                    say(format_args!("'{name}' was in {found}, and {why}; it was reset, and runs"));
+                    Ok(())
+                }
+                Err(code) => Err(Fail::device(anyhow::anyhow!(
+                    "'{name}' was in {found}, {why}, and it refused its reset: {}",
+                    in_words(code)
+                ))),
+            },
         }
-    } else {
-        "only a reset ends that".into()
-    };
-    if !arguments.reset {
-        let advice = "with --reset it runs again, and what it holds is gone";
-        return Err(Fail::device(anyhow::anyhow!("'{name}' is in {}, and {why}; {advice}", target.state())));
-    }
-    match target.held().reset() {
-        Ok(()) => {
-            say(format_args!("'{name}' was in {found}, and {why}; it was reset, and runs"));
-            Ok(())
-        }
-        Err(code) => Err(Fail::device(anyhow::anyhow!(
-            "'{name}' was in {found}, {why}, and it refused its reset: {}",
-            in_words(code)
-        ))),
     }
 }
 
