@@ -332,7 +332,8 @@ mod tests {
     #[test]
     fn a_log_shows_who_worked_while_another_stood_still() {
         use State::{Resuming, Running, RunningP2p, Stop, StopCopy};
-        let table: [(&[(usize, State, bool)], Role, Option<(usize, State)>); 6] = [
+        type Row = (&'static [(usize, State, bool)], Role, Option<(usize, State)>);
+        let table: [Row; 6] = [
             (&[(0, RunningP2p, false), (1, RunningP2p, false), (0, StopCopy, false)], Role::Source, None),
             (&[(0, RunningP2p, false), (0, StopCopy, false)], Role::Source, Some((0, StopCopy))),
             (&[(0, RunningP2p, false), (1, Running, true), (0, StopCopy, false)], Role::Source, None),

@@ -20,8 +20,8 @@ use super::{Error, Leave, Load, Member, Migratable, PreCopy, Reason, Report, Sav
 use crate::file;
 use crate::link::Link;
 
-/// Moves the state of `sources` into `destinations`, in their order. With pre-copy the stop waits for the destinations
-/// to have loaded all initial data.
+/// Moves the state of `sources` into `destinations`, in their order. The sources are left in STOP, whatever the plan
+/// says. With pre-copy the stop waits for the destinations to have loaded all initial data.
 ///
 /// # Errors
 /// [`Error`], with what went wrong first on either side, and all devices of both sides.
@@ -49,7 +49,7 @@ pub fn hand_over<S: Migratable, D: Migratable>(
     let far_watch = Far { watch, initial_data: &initial_data };
     let pre_copy = plans.0.pre_copy.map(|plan| PreCopy { switchover_ack: Some(&initial_data), ..plan });
     let interrupt = plans.0.interrupt.clone();
-    let save_plan = Save { pre_copy, interrupt: interrupt.clone(), leave: plans.0.leave };
+    let save_plan = Save { pre_copy, interrupt: interrupt.clone(), leave: Leave::Stopped };
     let load_plan = Load { switchover_ack: pre_copy.is_some(), ..*plans.1 };
     Ok(thread::scope(|scope| {
         let (near, save_plan) = (&near, &save_plan);
@@ -125,6 +125,8 @@ fn joined(mut first: Error, others: Vec<(String, Left)>) -> Error {
         first.at.get_or_insert(0);
     }
     first.devices.extend(others);
+    // Nobody can load it any more.
+    first.stream_is_whole = false;
     first
 }
 

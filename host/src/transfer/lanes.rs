@@ -113,6 +113,9 @@ impl Lane {
                     reader.exact(&mut word, "a record")?;
                     bytes.extend_from_slice(&word);
                     decoder.word(word).map_err(|error| file::Error::Record { payload, error })?;
+                    if bytes.len() >= PIECE {
+                        self.send(Piece::Bytes(std::mem::replace(&mut bytes, self.memory())));
+                    }
                 }
                 Wanted::Data(left) => {
                     let from = bytes.len();
@@ -176,5 +179,5 @@ impl Transport for LaneEnd {
 
 /// How many pieces wait in a lane at most.
 const AHEAD: usize = 4;
-/// The most bytes of data in a piece.
+/// The most bytes of data in a piece; those of records without data are so many at most.
 const PIECE: usize = 256 << 10;

@@ -17,13 +17,17 @@ use vfio_migration_host::link::Link;
 use vfio_migration_host::open::Identity;
 use vfio_migration_host::transfer::{self, Member, Migratable, Save};
 
+/// The orders of a save whose device is left in STOP_COPY.
+pub(crate) const ORDERS: [Order; 3] =
+    [|source| source.setup(false), |source| source.stop(), |source| source.copy_rest()];
+
+type Order = fn(&mut Source<'_>) -> Result<(), Misuse>;
+
 /// Saves everything in `state` to `link`: the payloads of a START and an END section, without headers.
 pub(crate) fn save(state: &File, link: &mut Link<impl AsFd>, buffer: &mut [u8]) -> Result<()> {
     let mut device = Memory { data: state };
     let mut source = Source::new(Features::default(), State::Running, false, buffer)?;
-    let orders: [fn(&mut Source<'_>) -> Result<(), Misuse>; 3] =
-        [|source| source.setup(false), |source| source.stop(), |source| source.copy_rest()];
-    for order in orders {
+    for order in ORDERS {
         order(&mut source)?;
         if let SourcePhase::Failed(failure) = drive::source(&mut source, &mut device, link, |_: &Event| ())? {
             bail!(failure);

@@ -7,9 +7,11 @@ use std::hint::black_box;
 use anyhow::{Result, bail, ensure};
 use vfio_migration_core::device::{Features, State};
 use vfio_migration_core::session::{
-    DataRead, Destination, DestinationDone, DestinationEffect, Misuse, Source, SourceDone, SourceEffect,
+    DataRead, Destination, DestinationDone, DestinationEffect, Source, SourceDone, SourceEffect,
 };
 use vfio_migration_core::stream::record::{DATA_HEAD, Decoder, WORD, encode_data_head};
+
+use crate::migrate::ORDERS;
 
 /// What handles the records.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -56,9 +58,7 @@ fn decode(count: u64) -> Result<()> {
 fn source(count: u64) -> Result<()> {
     let mut buffer = [0; BUFFER];
     let mut source = Source::new(Features::default(), State::Running, false, &mut buffer)?;
-    let orders: [fn(&mut Source<'_>) -> Result<(), Misuse>; 3] =
-        [|source| source.setup(false), |source| source.stop(), |source| source.copy_rest()];
-    for order in orders {
+    for order in ORDERS {
         order(&mut source)?;
         let mut left = count;
         loop {

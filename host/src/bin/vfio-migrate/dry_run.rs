@@ -4,6 +4,7 @@
 //! and a stop's real length.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use vfio_migration_core::device::{State, arc};
 use vfio_migration_host::file::Entry;
@@ -14,10 +15,10 @@ use crate::target::Target;
 use crate::{Fail, Outcome, stdout_failed};
 
 /// What `save` would do.
-pub(crate) fn save(targets: &[Target], plan: &Save<'_>, output: &str) -> Outcome {
+pub(crate) fn save(targets: &[Target], plan: &Save<'_>, output: &Path) -> Outcome {
     let mut out = io::stdout().lock();
     sources(&mut out, targets, plan)
-        .and_then(|()| writeln!(out, "{output} gets its name when it is complete"))
+        .and_then(|()| writeln!(out, "  {} is complete", output.display()))
         .and_then(|()| finish(&mut out, targets, plan.leave))
         .and_then(|()| writeln!(out, "nothing was done"))
         .map_err(stdout_failed)

@@ -91,7 +91,7 @@ pub(crate) fn run(arguments: &Arguments, trace: &TraceArguments) -> Outcome {
     let Some(output) = output else {
         transfer::check_together(&members)
             .map_err(|reason| Fail::reason(reason, &arguments.output, &interrupt))?;
-        return dry_run::save(&targets, &plan, &arguments.output.display().to_string());
+        return dry_run::save(&targets, &plan, &arguments.output);
     };
     let link = Link::new(&output, Some(interrupt.clone()));
     let saved = transfer::save(members, link, &plan, || output.keep(), &progress);
