@@ -7,6 +7,7 @@ pub mod golden;
 pub mod kernel;
 pub mod model;
 pub mod payload;
+pub mod schedule;
 pub mod script;
 pub mod sim;
 pub mod transfer;

@@ -210,8 +210,8 @@ impl<'n, const N: usize> Fleet<'n, N> {
         self.going_back = true;
     }
 
-    /// Whether `order` may be given to the session of device `index`. After [`Verdict::Go`] the order counts as given
-    /// until a phase of the device is told. A number past the last device waits for ever.
+    /// Whether `order` may be given to the session of device `index`. After [`Verdict::Go`] give it: the others go by
+    /// that until a phase of the device is told. A number past the last device waits for ever.
     pub fn may(&mut self, index: usize, order: Order) -> Verdict {
         let verdict = self.verdict(index, order);
         if verdict == Verdict::Go
@@ -229,16 +229,18 @@ impl<'n, const N: usize> Fleet<'n, N> {
             let mut others = self.members.iter().enumerate().filter(|&(other, _)| other != index);
             if others.all(|(_, other)| fits(other)) { Verdict::Go } else { Verdict::Wait }
         };
+        // The device of a paused machine can't go back to STOP while another one runs already.
+        let runs_on = self.runs && member.may_run_on() && all(|other| !other.may_be_still()) == Verdict::Go;
         match order {
             Order::Cancel => all(|other| other.stand == other.home || !other.may_be_still()),
-            // The device of a paused machine can't go back to STOP while another one runs already.
-            Order::Run if self.runs && member.may_run_on() => Verdict::Go,
+            Order::Run if runs_on => Verdict::Go,
             _ if self.going_back => Verdict::GoBack,
             Order::Quiesce if self.is_alone() || member.stand != Stand::Active => Verdict::Done,
             Order::Quiesce => Verdict::Go,
             Order::Stop if member.stand == Stand::Still => Verdict::Done,
             Order::Stop if !self.is_alone() && member.stand == Stand::Active => Verdict::Wait,
             Order::Stop => all(|other| other.stand != Stand::Active),
+            Order::Finish if member.stand == Stand::Settled => Verdict::Done,
             Order::Finish => all(|other| other.is_still()),
             Order::RunP2p if self.is_alone() || member.stand == Stand::Quiet => Verdict::Done,
             Order::RunP2p => all(|other| matches!(other.stand, Stand::Settled | Stand::Quiet)),
