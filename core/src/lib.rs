@@ -110,8 +110,8 @@
 //! ```
 //!
 //! [`Source`](session::Source) also has pre-copy, which moves what it can while the device works:
-//! [`setup`](session::Source::setup) with `true`, then [`copy_chunk`](session::Source::copy_chunk) until
-//! [`session::precopy`] advises to stop. Several devices of one machine move in the lockstep that a
+//! [`setup`](session::Source::setup) with `true`, [`measure`](session::Source::measure) to learn what is left, then
+//! [`copy_chunk`](session::Source::copy_chunk), with `measure` now and then, until [`session::precopy`] advises to stop. Several devices of one machine move in the lockstep that a
 //! [`Fleet`](session::Fleet) keeps.
 //!
 //! What holds the device's file descriptor also keeps its data fd, which comes and goes with the states:

@@ -25,6 +25,8 @@ pub struct Device<Fd = OwnedFd> {
     fd: Fd,
     features: Features,
     state: State,
+    /// Whether the kernel could say so after the last refusal.
+    is_known: bool,
     data: Option<OwnedFd>,
     /// Whether the driver was told that REINIT is understood here.
     knows_reinit: bool,
@@ -64,7 +66,7 @@ impl<Fd: AsFd> Device<Fd> {
         let features = Features::from_raw(flags).ok_or(Unsupported::NoStopCopy(flags))?;
         let number = ioctl::get_device_state(&fd).map_err(Unsupported::NoState)?;
         let state = State::from_raw(number).ok_or(Unsupported::UnknownState(number))?;
-        Ok(Self { fd, features, state, data: None, knows_reinit: false, interrupt: None })
+        Ok(Self { fd, features, state, is_known: true, data: None, knows_reinit: false, interrupt: None })
     }
 
     /// Tells the driver that its initial data may begin anew in pre-copy (REINIT, Linux 7.1). A source then sends
@@ -88,7 +90,7 @@ impl<Fd: AsFd> Device<Fd> {
         self.features
     }
 
-    /// The state after the last SET, reset or GET.
+    /// The state after the last SET, reset or GET; ERROR where the kernel refuses to say.
     pub const fn state(&self) -> State {
         self.state
     }
@@ -123,9 +125,18 @@ impl<Fd: AsFd> Device<Fd> {
         Ok(())
     }
 
+    /// Whether GET says that the device is in another state than we brought it to.
+    fn is_elsewhere(&mut self) -> bool {
+        let believed = self.state;
+        self.look();
+        self.state != believed
+    }
+
     /// After a refused SET: where the device is, and whether the session still is.
     fn look(&mut self) {
-        let now = ioctl::get_device_state(&self.fd).ok().and_then(State::from_raw).unwrap_or(State::Error);
+        let now = ioctl::get_device_state(&self.fd).ok().and_then(State::from_raw);
+        self.is_known = now.is_some();
+        let now = now.unwrap_or(State::Error);
         if data_session(self.features, self.state, now) != Some(DataSession::Kept) {
             self.data = None;
         }
@@ -135,10 +146,19 @@ impl<Fd: AsFd> Device<Fd> {
 
 impl<Fd: AsFd> drive::Device for Device<Fd> {
     fn set_state(&mut self, state: State) -> Result<(), Code> {
+        // A reset behind our back ends RESUMING without a word, and the kernel would go on from an empty device.
+        if self.state == State::Resuming && state != State::Resuming && self.is_elsewhere() {
+            return Err(code(Errno::BADF));
+        }
         let arc = data_session(self.features, self.state, state);
         match ioctl::set_device_state(&self.fd, state.raw()) {
             Ok(new) => {
                 self.state = state;
+                if !std::mem::replace(&mut self.is_known, true) {
+                    // From where is not known, so neither is whose session it would be; recovery needs none.
+                    self.data = None;
+                    return Ok(());
+                }
                 self.take_session(arc, new)
             }
             Err(errno) => {

@@ -93,7 +93,10 @@ pub enum Error {
         got: String,
     },
     /// The description's checksum is not that of the bytes before it.
-    #[error("the stream is damaged: wanted crc32c {wanted:08x} of its first {covered} bytes, got {got:?}")]
+    #[error(
+        "the stream is damaged: wanted crc32c {wanted:08x} of its first {covered} bytes, its description has {:?}",
+        got.trim_end_matches("\"}")
+    )]
     Checksum {
         /// The checksum of the bytes.
         wanted: u32,
@@ -133,6 +136,18 @@ pub enum Error {
 }
 
 impl Description {
+    /// Checks that it describes as many devices as were read.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`].
+    pub fn check_count(&self, read: usize) -> Result<(), Error> {
+        let said = self.devices.len();
+        if said == read {
+            return Ok(());
+        }
+        Err(Error::Mismatch { wanted: format!("{said} devices"), got: format!("{read} devices") })
+    }
+
     /// The entry of the device whose sections are named `idstr` and hold `data_bytes` bytes of data.
     ///
     /// # Errors
@@ -151,6 +166,15 @@ impl Description {
 }
 
 impl Error {
+    /// The error of a read of a piece, behind which `more` bytes belong to the same thing.
+    #[must_use]
+    pub(crate) fn with_more(self, more: u64) -> Self {
+        match self {
+            Self::Ended { offset, missing, what } => Self::Ended { offset, missing: missing + more, what },
+            error => error,
+        }
+    }
+
     /// Where in the stream it went wrong, in bytes, for an error that has a place.
     #[must_use]
     pub const fn offset(&self) -> Option<u64> {

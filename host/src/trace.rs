@@ -1,8 +1,9 @@
 //! Core's events, and a transfer's own steps, as events of the crate `tracing`.
 //!
 //! Each has the whole line as its message, for people, and its parts as fields, for programs: `device`, `action`,
-//! `state`, `recovery`, `offered`, `bytes`, `initial_bytes`, `dirty_bytes`, `error` and `took_us`, those that it has.
-//! What changes a device is INFO, or WARN where it was refused; what moves data is DEBUG. The target is [`TARGET`].
+//! `state`, `recovery`, `offered`, `bytes`, `outcome` (of a read: data, nothing now, end), `initial_bytes`, `dirty_bytes`,
+//! `reinit`, `error` and `took_us`, those that it has.
+//! What is done to a device is INFO, or WARN where it was refused; what moves data is DEBUG. The target is [`TARGET`].
 //!
 //! Deliberately absent: a subscriber. Whoever runs the program chooses where events go.
 
@@ -42,14 +43,14 @@ impl<F: FnMut(&Event, Duration)> Observe for Tracer<'_, F> {
 
 /// Tells `tracing` of one event.
 pub fn emit(trace: &Trace<'_>) {
-    let Parts { action, state, recovery, offered, bytes, initial_bytes, dirty_bytes, error } =
+    let Parts { action, state, recovery, offered, bytes, outcome, initial_bytes, dirty_bytes, reinit, error } =
         Parts::of(&trace.event);
     let took_us = trace.took.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     macro_rules! emit {
         ($level:expr) => {
             event!(
                 target: TARGET, $level, device = trace.device, action, state, recovery, offered, bytes,
-                initial_bytes, dirty_bytes, error, took_us, "{trace}"
+                outcome, initial_bytes, dirty_bytes, reinit, error, took_us, "{trace}"
             )
         };
     }
@@ -72,8 +73,10 @@ struct Parts {
     recovery: Option<bool>,
     offered: Option<u64>,
     bytes: Option<u64>,
+    outcome: Option<&'static str>,
     initial_bytes: Option<u64>,
     dirty_bytes: Option<u64>,
+    reinit: Option<bool>,
     error: Option<i32>,
 }
 
@@ -99,10 +102,14 @@ impl Parts {
                 action: "precopy_info",
                 initial_bytes: result.ok().map(|info| info.initial_bytes),
                 dirty_bytes: result.ok().map(|info| info.dirty_bytes),
+                reinit: result.ok().map(|info| info.reinit),
                 error: error(result.map(drop)),
                 ..Self::default()
             },
-            Event::ReadData { offered, result } => moved("read_data", offered, result.map(count)),
+            Event::ReadData { offered, result } => {
+                let outcome = result.ok().map(outcome);
+                Self { outcome, ..moved("read_data", offered, result.map(count)) }
+            }
             Event::Send { offered, result } => moved("send", offered, result),
             Event::Recv { offered, result } => moved("recv", offered, result),
             Event::WriteData { offered, result } => moved("write_data", offered, result),
@@ -117,6 +124,14 @@ impl Parts {
             },
             Event::Reset { result } => Self { action: "reset", error: error(result), ..Self::default() },
         }
+    }
+}
+
+fn outcome(read: DataRead) -> &'static str {
+    match read {
+        DataRead::Bytes(_) => "data",
+        DataRead::Drained => "nothing now",
+        DataRead::End => "end",
     }
 }
 

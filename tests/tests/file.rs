@@ -56,7 +56,7 @@ fn save(device: &mut Assigned, idstr: Option<&str>, leave: Leave) -> Vec<u8> {
     let mut member = member(device, &identity, &mut buffer);
     member.idstr = idstr.map_or(member.idstr, str::to_owned);
     let link = Link::new(file.as_fd(), None);
-    let plan = Save { leave, ..Save::default() };
+    let plan = Save { leave: Some(leave), ..Save::default() };
     transfer::save(vec![member], link, &plan, || Ok(()), &quiet).unwrap();
     let mut bytes = Vec::new();
     file.rewind().unwrap();
@@ -377,7 +377,7 @@ fn a_stream_that_cannot_be_kept_brings_the_device_back_with_its_content() {
     let mut source = device(SIZE, 7);
     let link = Link::new(temporary(), None);
     let full = || Err(std::io::ErrorKind::StorageFull.into());
-    let plan = Save { leave: Leave::Stopped, ..Save::default() };
+    let plan = Save { leave: Some(Leave::Stopped), ..Save::default() };
     let members = vec![member(&mut source, &identity, &mut buffer)];
     let error = transfer::save(members, link, &plan, full, &quiet).unwrap_err();
     assert!(matches!(error.reason, Reason::Keep(_)) && !error.stream_is_whole, "{error}");

@@ -395,6 +395,139 @@ fn a_running_machines_devices_and_destinations_go_back_also_when_one_has_leave_t
     }
 }
 
+/// What is answered to every order, each of [`ORDERS`] in its place.
+fn answers(fleet: &Fleet<'static, 4>, index: usize) -> [Verdict; 6] {
+    ORDERS.map(|order| ask(fleet, index, order))
+}
+
+#[test]
+fn a_committed_source_finishes_and_runs_on_in_lockstep_without_the_lost_and_never_goes_back() {
+    use SourcePhase::{Copied, Quiesced, Ready, Stopped};
+    use Verdict::{Done, Go, Wait};
+    let (running, p2p) = (Ready(State::Running), Ready(State::RunningP2p));
+    let (reset, unknown) = (failed(Left::Reset), failed(Left::Unknown));
+    // Finish, RunP2p and Run.
+    let table: [(SourcePhase, SourcePhase, [Verdict; 3]); 19] = [
+        (Copied, Copied, [Go, Wait, Wait]),
+        (Copied, Stopped, [Go, Go, Wait]),
+        (Copied, reset, [Go, Go, Wait]),
+        (Copied, unknown, [Go, Go, Wait]),
+        (Copied, failed_at(State::Stop), [Go, Wait, Wait]),
+        (Copied, Quiesced, [Wait, Go, Wait]),
+        (Stopped, Copied, [Done, Wait, Wait]),
+        (Stopped, Stopped, [Done, Go, Wait]),
+        (Stopped, p2p, [Done, Go, Wait]),
+        (Stopped, reset, [Done, Go, Wait]),
+        (Stopped, unknown, [Done, Go, Wait]),
+        (Stopped, failed_at(State::Stop), [Done, Wait, Wait]),
+        (p2p, Stopped, [Go, Done, Wait]),
+        (p2p, p2p, [Wait, Done, Go]),
+        (p2p, running, [Wait, Done, Go]),
+        (p2p, reset, [Go, Done, Go]),
+        (p2p, unknown, [Go, Done, Go]),
+        (running, p2p, [Wait, Go, Done]),
+        (running, reset, [Go, Go, Done]),
+    ];
+    for (phase, other, [finish, run_p2p, run]) in table {
+        let wanted = [Done, Done, finish, run_p2p, run, Done];
+        for (a, b, features) in [(0, 1, &[ALL; 2][..]), (1, 0, &[P2P; 2]), (0, 1, &[ALL; 3])] {
+            for (now, early) in [(State::Running, false), (State::Stop, false), (State::Running, true)] {
+                let mut fleet = fleet(features, now);
+                let all = |fleet: &mut _| (0..3).for_each(|index| source_comes_to(fleet, index, Copied));
+                all(&mut fleet);
+                // A failure before the commit counts no more than one after it.
+                if early {
+                    source_comes_to(&mut fleet, b, other);
+                }
+                fleet.commit();
+                source_comes_to(&mut fleet, 2, other);
+                source_comes_to(&mut fleet, a, phase);
+                source_comes_to(&mut fleet, b, other);
+                assert_eq!(answers(&fleet, a), wanted, "{phase:?} beside {other:?}, from {now}");
+                fleet.cancel();
+                assert_eq!(answers(&fleet, a), wanted, "cancelled, {phase:?} beside {other:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_committed_destination_runs_in_lockstep_without_the_lost() {
+    use DestinationPhase::{Failed, Running, RunningP2p, Stopped};
+    use Verdict::{Done, Go, Wait};
+    let lost = |device| Failed(Failure { cause: Cause::Cancelled, device });
+    let table: [(DestinationPhase, DestinationPhase, [Verdict; 2]); 8] = [
+        (Stopped, Stopped, [Go, Wait]),
+        (Stopped, RunningP2p, [Go, Wait]),
+        (Stopped, lost(Left::Reset), [Go, Wait]),
+        (Stopped, lost(Left::Unknown), [Go, Wait]),
+        (RunningP2p, Stopped, [Done, Wait]),
+        (RunningP2p, lost(Left::Reset), [Done, Go]),
+        (RunningP2p, lost(Left::Unknown), [Done, Go]),
+        (RunningP2p, Running, [Done, Go]),
+    ];
+    for (phase, other, verdicts) in table {
+        for (a, b) in [(0, 1), (1, 0)] {
+            let mut fleet = fleet(&[ALL, P2P], State::Running);
+            (0..2).for_each(|index| destination_comes_to(&mut fleet, index, Stopped));
+            fleet.commit();
+            destination_comes_to(&mut fleet, a, phase);
+            destination_comes_to(&mut fleet, b, other);
+            let asked = [Order::RunP2p, Order::Run].map(|order| ask(&fleet, a, order));
+            assert_eq!(asked, verdicts, "{phase:?} beside {other:?}");
+        }
+    }
+}
+
+#[test]
+fn a_committed_device_alone_waits_for_nobody() {
+    use Verdict::{Done, Go};
+    let table = [
+        (SourcePhase::Copied, [Done, Done, Go, Done, Go, Done]),
+        (SourcePhase::Stopped, [Done, Done, Done, Done, Go, Done]),
+        (SourcePhase::Ready(State::Running), [Done, Done, Go, Done, Done, Done]),
+    ];
+    for features in Features::ALL {
+        for (phase, wanted) in table {
+            let mut fleet = fleet(&[features], State::Running);
+            fleet.source(0, SourcePhase::Copied);
+            fleet.commit();
+            fleet.source(0, phase);
+            assert_eq!(answers(&fleet, 0), wanted, "{phase:?}");
+        }
+    }
+}
+
+#[test]
+fn a_finish_that_is_refused_turns_all_back_before_the_commit_and_nobody_after_it() {
+    for (committed, verdict) in [(false, Verdict::GoBack), (true, Verdict::Go)] {
+        let mut fleet = fleet(&[ALL; 3], State::Running);
+        (0..3).for_each(|index| fleet.source(index, SourcePhase::Copied));
+        if committed {
+            fleet.commit();
+        }
+        assert_eq!(fleet.may(0, Order::Finish), Verdict::Go);
+        fleet.source(0, failed(Left::Reset));
+        assert_eq!([1, 2].map(|index| ask(&fleet, index, Order::Finish)), [verdict; 2]);
+        // The failure is reported all the same.
+        assert_eq!(fleet.first_failure().map(|(name, _)| name), Some("a"));
+    }
+}
+
+#[test]
+fn a_commit_ends_a_way_back_and_a_cancel_after_it_begins_none() {
+    let mut fleet = fleet(&[ALL; 2], State::Running);
+    (0..2).for_each(|index| fleet.source(index, SourcePhase::Copied));
+    fleet.cancel();
+    assert_eq!(ask(&fleet, 0, Order::Finish), Verdict::GoBack);
+    fleet.commit();
+    let before = format!("{fleet:?}");
+    assert_eq!(ask(&fleet, 0, Order::Finish), Verdict::Go);
+    fleet.cancel();
+    fleet.commit();
+    assert_eq!(format!("{fleet:?}"), before);
+}
+
 #[test]
 fn a_number_past_the_last_device_waits_for_ever_and_changes_nothing() {
     let mut fleet = fleet(&[ALL; 2], State::Running);

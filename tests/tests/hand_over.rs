@@ -36,10 +36,9 @@ impl Sides {
         watch: &impl Watch,
     ) -> Result<Report, Error> {
         let pre_copy = pre_copy.then(quick);
-        let save = Save { leave: Leave::Stopped, pre_copy, interrupt };
-        let plans = (&save, &Load::default());
-        let report =
-            transfer::hand_over(self.sources.members(), self.destinations.members(), plans, watch).unwrap();
+        let save = Save { leave: Some(Leave::Stopped), pre_copy, interrupt };
+        let (near, far) = (self.sources.members(), self.destinations.members());
+        let report = transfer::hand_over(near, far, &save, &Load::default(), watch);
         if save.pre_copy.is_some() {
             self.sources.take_contents_as_given();
         }

@@ -59,7 +59,7 @@ fn one_to_eight_devices_of_any_size_arrive_with_their_contents_and_all_run() {
 fn devices_that_are_to_stay_stopped_stay_in_stop_on_both_sides() {
     let log = Log::default();
     let (mut sources, mut destinations) = sides(&[100, 7], 64, &log);
-    let plan = Save { leave: Leave::Stopped, ..Save::default() };
+    let plan = Save { leave: Some(Leave::Stopped), ..Save::default() };
     let (stream, _) = sources.save(&plan, &quiet).unwrap();
     destinations.load(&stream, &Load { leave: Leave::Stopped, ..Load::default() }).unwrap();
     assert_eq!([sources.states(), destinations.states()], [[State::Stop; 2]; 2]);
@@ -72,7 +72,7 @@ fn paused_and_running_devices_travel_together() {
     let (mut sources, mut destinations) = sides(&[100, 7], 64, &log);
     vfio_migration_core::session::drive::Device::set_state(&mut sources.devices[1].assigned, State::Stop)
         .unwrap();
-    let plan = Save { leave: Leave::Stopped, ..Save::default() };
+    let plan = Save { leave: Some(Leave::Stopped), ..Save::default() };
     let (stream, _) = sources.save(&plan, &quiet).unwrap();
     destinations.load(&stream, &Load::default()).unwrap();
     assert_eq!(destinations.contents(), sources.contents());

@@ -133,10 +133,10 @@ fn each_thing_done_in_a_failed_move_is_one_event_and_what_was_refused_is_a_warni
         let far = [format!("size=100,fail={fault}"), "size=50".to_owned()];
         let mut destinations = Fleet::new("b", &far, 64, &log, 2);
         let watched = Watched::default();
-        let save = Save { leave: Leave::Stopped, ..Save::default() };
-        let plans = (&save, &Load::default());
-        let moved = transfer::hand_over(sources.members(), destinations.members(), plans, &watched);
-        moved.unwrap().unwrap_err();
+        let save = Save { leave: Some(Leave::Stopped), ..Save::default() };
+        let (save, load) = (&save, &Load::default());
+        let moved = transfer::hand_over(sources.members(), destinations.members(), save, load, &watched);
+        moved.unwrap_err();
         let lines = told();
         check(&lines, &watched);
         let refused: Vec<_> = lines.iter().filter(|line| line.0 == Level::WARN).map(|line| &line.1).collect();

@@ -166,7 +166,7 @@ fn every_file_error_says_where_and_what_was_wanted_and_got() {
         ),
         (
             Error::Checksum { wanted: 0x0a0b_0c0d, got: "00000000\"}".into(), covered: 400 },
-            "the stream is damaged: wanted crc32c 0a0b0c0d of its first 400 bytes, got \"00000000\\\"}\"",
+            "the stream is damaged: wanted crc32c 0a0b0c0d of its first 400 bytes, its description has \"00000000\"",
         ),
         (
             Error::Description { offset: 300, reason: "has no key vfio-migration".into() },
@@ -254,6 +254,15 @@ fn every_reason_of_a_failed_transfer_says_what_went_wrong_first() {
             "pre-copy will not converge: a stop would move 3000000 bytes, 1000 of which can be copied before it, at \
              1000000 bytes/s in 3000 ms; allowed are 300 ms; allow a longer downtime, or save without pre-copy",
         ),
+        (
+            Reason::NotAcknowledged { sent: 2, loaded: 1 },
+            "pre-copy could stop, but of 2 times that initial data were sent, 1 were loaded; a driver whose initial bytes \
+             never end has to be saved without pre-copy",
+        ),
+        (
+            Reason::NoLink(io::Error::from_raw_os_error(24)),
+            "there is no pair of sockets: Too many open files (os error 24)",
+        ),
         (Reason::Interrupted, "interrupted"),
         (Reason::Misuse(Misuse::SmallBuffer { got: 63 }), "wanted a buffer of at least 64 bytes, got 63"),
     ];
@@ -268,8 +277,10 @@ fn every_reason_of_a_failed_transfer_says_what_went_wrong_first() {
         | Reason::MoreDevices { .. }
         | Reason::NotTogether(_)
         | Reason::WillNotConverge(_)
+        | Reason::NotAcknowledged { .. }
+        | Reason::NoLink(_)
         | Reason::Interrupted
-        | Reason::Misuse(_) => 12,
+        | Reason::Misuse(_) => 14,
     };
     check(&table, variants);
     check_sources(&table);
@@ -282,6 +293,7 @@ fn a_failed_transfer_says_why_where_the_device_is_and_whether_the_stream_holds_i
         at: None,
         devices: vec![("sim@1/vfio".into(), left)],
         stream_is_whole,
+        handed_over: false,
     };
     let of_several = transfer::Error {
         at: Some(1),

@@ -7,11 +7,15 @@
 //!
 //! When one device fails, [`Verdict::GoBack`] answers every other order: each session is ordered to retreat, also one
 //! that has finished, which brings it as far as RUNNING_P2P, and cancelled once [`Order::Cancel`] may go. A device that
-//! only a reset could save is not waited for: it has lost its guest's set-up and starts nothing. Where devices of a paused machine were
-//! saved and one of them runs already, the others run on, too.
+//! only a reset could save is not waited for: it has lost its guest's set-up and starts nothing. Where devices of a
+//! paused machine were saved and one of them runs already, the others run on, too.
+//!
+//! Once the machine's state has been handed over there is no way back: a source that ran again would run the machine
+//! twice. From [`Fleet::commit`] on a device that fails is lost alone, and the others finish, or run on, without it.
 //! Source: uapi, comment on `VFIO_DEVICE_STATE_RUNNING_P2P`.
 //!
-//! Deliberately absent: pre-copy, data and the link. Those need no lockstep.
+//! Deliberately absent: data and the link, which need no lockstep. Of pre-copy a fleet knows only whether all initial
+//! data are there; each device copies at its own pace.
 
 use core::fmt;
 
@@ -47,6 +51,7 @@ pub enum Order {
     /// `run` of both roles.
     Run,
     /// `Source::cancel` behind `Source::retreat`, which needs no leave; nor does `Destination::cancel`, which resets.
+    /// After [`Fleet::commit`] it must not be given: [`Verdict::Done`] is answered, as there is nothing to go back to.
     Cancel,
 }
 
@@ -60,7 +65,8 @@ pub enum Verdict {
     Wait,
     /// The device is there already, or needs no such step.
     Done,
-    /// A device failed or the fleet was cancelled: retreat, then cancel.
+    /// A device failed or the fleet was cancelled: retreat, then cancel. Never answered after [`Fleet::commit`], since
+    /// the machine could run twice then: here, and where its state went.
     GoBack,
 }
 
@@ -100,7 +106,9 @@ impl<const N: usize> core::error::Error for Refused<'_, N> {}
 #[derive(Clone, Debug)]
 pub struct Fleet<'n, const N: usize> {
     members: Vec<Member<'n>, N>,
+    /// Whether a device failed or the fleet was cancelled; not once it is committed.
     going_back: bool,
+    committed: bool,
     /// Whether leave was given to run: then all others are in RUNNING_P2P at least.
     runs: bool,
     /// The first that failed.
@@ -164,7 +172,7 @@ impl<'n, const N: usize> Fleet<'n, N> {
         if members.len() > 1 && !names.is_empty() {
             return Err(Refused::NoP2p { names });
         }
-        Ok(Self { members, going_back: false, runs: false, first: None })
+        Ok(Self { members, going_back: false, committed: false, runs: false, first: None })
     }
 
     /// Takes note of the phase of a source. A number past the last device changes nothing.
@@ -205,9 +213,22 @@ impl<'n, const N: usize> Fleet<'n, N> {
         }
     }
 
-    /// Gives up: from now on every order but [`Order::Cancel`] is answered with [`Verdict::GoBack`].
+    /// Gives up: from now on every order but [`Order::Cancel`] is answered with [`Verdict::GoBack`]. Changes nothing
+    /// after [`Fleet::commit`].
     pub fn cancel(&mut self) {
-        self.going_back = true;
+        self.going_back = !self.committed;
+    }
+
+    /// Takes note that the machine's state has been handed over: the stream is kept, or the destination runs. From here
+    /// no device goes back, whatever fails; a failed one is not waited for any more where it was reset or nothing is
+    /// known of it, and the others finish and run as before; for it no leave must be asked. There is no way to take it
+    /// back.
+    ///
+    /// Wanted: that all devices' data are out, at a source, or loaded, at a destination, and that none has turned back.
+    /// One that has stays where it is, and the others wait for it.
+    pub fn commit(&mut self) {
+        self.committed = true;
+        self.going_back = false;
     }
 
     /// Whether `order` may be given to the session of device `index`. After [`Verdict::Go`] give it: the others go by
@@ -227,14 +248,20 @@ impl<'n, const N: usize> Fleet<'n, N> {
         let Some(member) = self.members.get(index) else { return Verdict::Wait };
         let all = |fits: fn(&Member<'_>) -> bool| {
             let mut others = self.members.iter().enumerate().filter(|&(other, _)| other != index);
-            if others.all(|(_, other)| fits(other)) { Verdict::Go } else { Verdict::Wait }
+            let fit = others.all(|(_, other)| other.stand == Stand::Lost || fits(other));
+            if fit { Verdict::Go } else { Verdict::Wait }
         };
         // The device of a paused machine can't go back to STOP while another one runs already.
-        let runs_on = self.runs && member.may_run_on() && all(|other| !other.may_be_still()) == Verdict::Go;
+        let runs_on = order == Order::Run
+            && self.runs
+            && member.may_run_on()
+            && all(|other| !other.may_be_still()) == Verdict::Go;
+        if self.going_back && order != Order::Cancel && !runs_on {
+            return Verdict::GoBack;
+        }
         match order {
+            Order::Quiesce | Order::Stop | Order::Cancel if self.committed => Verdict::Done,
             Order::Cancel => all(|other| other.stand == other.home || !other.may_be_still()),
-            Order::Run if runs_on => Verdict::Go,
-            _ if self.going_back => Verdict::GoBack,
             Order::Quiesce if self.is_alone() || member.stand != Stand::Active => Verdict::Done,
             Order::Quiesce => Verdict::Go,
             Order::Stop if member.stand == Stand::Still => Verdict::Done,
@@ -299,7 +326,7 @@ impl<'n, const N: usize> Fleet<'n, N> {
             Left::At(state) => stand_in(state),
             Left::Reset | Left::Unknown => Stand::Lost,
         };
-        self.going_back = true;
+        self.going_back = !self.committed;
         self.first = self.first.or(Some(index));
     }
 }

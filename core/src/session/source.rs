@@ -12,9 +12,10 @@
 //! Deliberately absent: section headers and footers, the body of the configuration, and waiting. The caller writes
 //! them, and waits where a chunk was empty.
 
+mod back;
+
 use super::precopy::{Chunk, PrecopyInfo};
-use super::{Cause, Code, DataRead, Event, Failure, Left, Misuse, check_start};
-use crate::device::recover::{Recovery, after_refusal};
+use super::{Cause, Code, DataRead, Event, Failure, Misuse, check_start};
 use crate::device::{Features, State};
 use crate::stream::record::{self, DATA_HEAD, Tag, WORD};
 
@@ -402,26 +403,6 @@ impl<'b> Source<'b> {
         Event::SetState { state, recovery: false, result }
     }
 
-    fn refused(&mut self, state: State, then: Then, code: Code) {
-        let cause = Cause::Refused { state, code };
-        let quiescing = matches!(then, Then::Idle(SourcePhase::Quiesced));
-        self.go(match after_refusal(state, self.came_from, quiescing) {
-            Recovery::SetState(state) => Step::Recover { state, cause },
-            Recovery::Reset => Step::Reset { cause },
-        });
-    }
-
-    fn recovered(&mut self, state: State, cause: Cause, result: Result<(), Code>) -> Event {
-        match result {
-            Ok(()) => {
-                self.at = state;
-                self.go(Step::Idle(SourcePhase::Failed(Failure { cause, device: Left::At(state) })));
-            }
-            Err(_) => self.go(Step::Reset { cause }),
-        }
-        Event::SetState { state, recovery: true, result }
-    }
-
     fn measured(&mut self, then: Then, result: Result<PrecopyInfo, Code>) -> Event {
         match result {
             Ok(info) => {
@@ -475,12 +456,6 @@ impl<'b> Source<'b> {
             Err(code) => self.go_back(Cause::SendConfig(code)),
         }
         Event::SendConfig { result }
-    }
-
-    fn reset(&mut self, cause: Cause, result: Result<(), Code>) -> Event {
-        let device = if result.is_ok() { Left::Reset } else { Left::Unknown };
-        self.go(Step::Idle(SourcePhase::Failed(Failure { cause, device })));
-        Event::Reset { result }
     }
 
     /// Puts the head of a DATA record before `count` bytes that were read, and sends it as `reading` wants.
@@ -544,52 +519,6 @@ impl<'b> Source<'b> {
             Then::PreCopy => self.go(Step::Idle(SourcePhase::PreCopy(self.chunk))),
             Then::Idle(phase) => self.go(Step::Idle(phase)),
         }
-    }
-
-    fn give_up(&mut self, to: State) {
-        let cause = match self.step {
-            Step::Idle(SourcePhase::Failed(Failure { cause, device: Left::At(at) }))
-            | Step::Recover { state: at, cause }
-                if at != to && at != self.came_from =>
-            {
-                cause
-            }
-            Step::Idle(SourcePhase::Failed(_)) | Step::Recover { .. } | Step::Reset { .. } => return,
-            Step::Idle(
-                SourcePhase::Ready(_)
-                | SourcePhase::SetUp
-                | SourcePhase::PreCopy(_)
-                | SourcePhase::Quiesced
-                | SourcePhase::Copying
-                | SourcePhase::Copied
-                | SourcePhase::Stopped,
-            )
-            | Step::PrecopyInfo { .. }
-            | Step::ReadData(_)
-            | Step::Send { .. }
-            | Step::SendConfig
-            | Step::SetState { .. } => Cause::Cancelled,
-        };
-        self.go_to(to, cause);
-    }
-
-    /// As far back as the device may go while others stand.
-    fn way_back(&self) -> State {
-        if self.lockstep { State::RunningP2p } else { self.came_from }
-    }
-
-    fn go_back(&mut self, cause: Cause) {
-        self.go_to(self.way_back(), cause);
-    }
-
-    /// Brings the device to `state`; where a SET was asked for, it may not be where it was any more.
-    fn go_to(&mut self, state: State, cause: Cause) {
-        let asked_for = matches!(self.step, Step::SetState { .. } | Step::Recover { .. });
-        self.go(if asked_for || self.at != state {
-            Step::Recover { state, cause }
-        } else {
-            Step::Idle(SourcePhase::Failed(Failure { cause, device: Left::At(self.at) }))
-        });
     }
 
     fn go(&mut self, step: Step) {

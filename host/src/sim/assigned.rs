@@ -68,6 +68,11 @@ impl Assigned {
 impl Device for Assigned {
     /// As [`Sim::set_state`]; EBADF when a data fd came that the arc does not give, or did not come.
     fn set_state(&mut self, state: State) -> Result<(), Code> {
+        // As host's `Device` does: a reset behind our back ends RESUMING without a word.
+        if self.believed == State::Resuming && self.sim.get_state() != State::Resuming {
+            self.look();
+            return Err(code(Errno::BADF));
+        }
         let arc = arc::data_session(self.sim.features(), self.believed, state);
         match self.sim.set_state(state.raw()) {
             Ok(new) => {

@@ -3,10 +3,11 @@
 //! Deliberately absent: what a driver would say to its data. Only the driver knows.
 
 use vfio_migration_core::session::drive::Transport;
-use vfio_migration_core::stream::record::{Decoder, WORD, Wanted};
+use vfio_migration_core::stream::record::{Terminator, WORD};
 
 use super::load::{accept, check_driver, next_section};
 use super::together::fleet;
+use super::walk::{self, Walked};
 use super::{Member, Reason};
 use crate::file::{self, Entry, Reader};
 
@@ -16,6 +17,7 @@ use crate::file::{self, Entry, Reader};
 /// # Errors
 /// [`Reason`], as `load` would give it.
 pub fn check<D>(members: &[Member<'_, D>], link: impl Transport, force: bool) -> Result<Vec<Entry>, Reason> {
+    check_together(members)?;
     let (mut reader, starts) = accept(members, link, force).map_err(|(_, reason)| reason)?;
     let starts: Vec<_> = starts.iter().collect();
     let mut ended = vec![false; starts.len()];
@@ -25,6 +27,7 @@ pub fn check<D>(members: &[Member<'_, D>], link: impl Transport, force: bool) ->
         reader.footer(starts[index].id)?;
     }
     let description = reader.end()?;
+    description.check_count(members.len())?;
     let entries = members.iter().zip(starts).zip(data_bytes).map(|((member, start), data_bytes)| {
         let entry = description.entry(&start.name, data_bytes)?;
         if !force {
@@ -44,32 +47,49 @@ pub fn check_together<D>(members: &[Member<'_, D>]) -> Result<(), Reason> {
     fleet(members, &names).map(drop)
 }
 
-/// Reads one payload; returns how many bytes of data it has.
-fn payload(reader: &mut Reader<impl Transport>) -> Result<u64, Reason> {
-    let payload = reader.offset();
-    let mut decoder = Decoder::new();
-    let mut data_bytes = 0;
-    let mut piece = vec![0; PIECE];
-    loop {
-        match decoder.wanted() {
-            Wanted::Word => {
-                let mut word = [0; WORD];
-                reader.exact(&mut word, "a record")?;
-                decoder.word(word).map_err(|error| file::Error::Record { payload, error })?;
-            }
-            Wanted::Data(left) => {
-                let count = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-                reader.exact(&mut piece[..count], "a record")?;
-                decoder.data(count as u64);
-                data_bytes += count as u64;
-            }
-            Wanted::Config => {
-                let (offset, wanted) = (reader.offset(), "DATA or the end of the payload");
-                return Err(file::Error::Unexpected { offset, wanted, got: "CONFIG".into() }.into());
-            }
-            Wanted::Nothing(_) => return Ok(data_bytes),
-        }
+/// Checks what of a hand-over would else show only when the sources have begun.
+///
+/// # Errors
+/// [`Reason`], as `hand_over` would give it.
+pub fn check_sides<S, D>(
+    sources: &[Member<'_, S>],
+    destinations: &[Member<'_, D>],
+    force: bool,
+) -> Result<(), Reason> {
+    sides(sources, destinations, force).map_err(|(_, reason)| reason)
+}
+
+/// [`check_sides`] with the number of the device that is at fault, the sources' first.
+pub(super) fn sides<S, D>(
+    sources: &[Member<'_, S>],
+    destinations: &[Member<'_, D>],
+    force: bool,
+) -> Result<(), (usize, Reason)> {
+    let (wanted, got) = (destinations.len(), sources.len());
+    if got < wanted {
+        return Err((0, Reason::FewerDevices { wanted, got }));
     }
+    if let Some(more) = sources.get(wanted) {
+        return Err((0, Reason::MoreDevices { wanted, name: more.idstr.clone() }));
+    }
+    check_together(sources).and_then(|()| check_together(destinations)).map_err(|reason| (0, reason))?;
+    for (index, (source, destination)) in sources.iter().zip(destinations).enumerate() {
+        let written_by = Some(source.identity.driver.as_str()).filter(|_| !force);
+        check_driver(destination.identity, written_by).map_err(|reason| (got + index, reason))?;
+    }
+    Ok(())
+}
+
+/// Reads one payload, which ends as `load` wants it; returns how many bytes of data it has.
+fn payload(reader: &mut Reader<impl Transport>) -> Result<u64, Reason> {
+    let Walked { data_bytes, terminator } = walk::payload(reader, PIECE, |_| ())?;
+    let got = match terminator {
+        Terminator::EndOfState => return Ok(data_bytes),
+        Terminator::InitDataSent => "INIT_DATA_SENT",
+        Terminator::ConfigLoadReady => "CONFIG_LOAD_READY",
+    };
+    let (offset, wanted) = (reader.offset().saturating_sub(WORD as u64), "END_OF_STATE");
+    Err(file::Error::Unexpected { offset, wanted, got: got.into() }.into())
 }
 
 const PIECE: usize = 64 << 10;

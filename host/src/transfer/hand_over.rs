@@ -14,8 +14,7 @@ use std::thread;
 use vfio_migration_core::device::State;
 use vfio_migration_core::session::{Cause, Event, Left};
 
-use super::check::check_together;
-use super::load::check_driver;
+use super::check::sides;
 use super::{Error, Leave, Load, Member, Migratable, PreCopy, Reason, Report, Save, Watch, load, save};
 use crate::file;
 use crate::link::Link;
@@ -31,42 +30,51 @@ use crate::link::Link;
 pub fn hand_over<S: Migratable, D: Migratable>(
     sources: Vec<Member<'_, S>>,
     destinations: Vec<Member<'_, D>>,
-    plans: (&Save<'_>, &Load),
+    save_plan: &Save<'_>,
+    load_plan: &Load,
     watch: &impl Watch,
-) -> io::Result<Result<Report, Error>> {
-    if let Err((index, reason)) = check_sides(&sources, &destinations, plans.1.force) {
-        let devices = lefts(&sources).chain(lefts(&destinations)).collect();
-        return Ok(Err(Error::new(reason, index, devices)));
-    }
-    let done = if plans.1.leave == Leave::Running { State::Running } else { State::Stop };
+) -> Result<Report, Error> {
+    let all: Vec<_> = lefts(&sources).chain(lefts(&destinations)).collect();
+    let ends = sides(&sources, &destinations, load_plan.force).and_then(|()| {
+        let pair = UnixStream::pair().and_then(|(near, far)| {
+            near.set_nonblocking(true).and_then(|()| far.set_nonblocking(true)).map(|()| (near, far))
+        });
+        pair.map_err(|error| (0, Reason::NoLink(error)))
+    });
+    let (near, far) = match ends {
+        Ok(ends) => ends,
+        Err((index, reason)) => return Err(Error::new(reason, index, all)),
+    };
+    let done = if load_plan.leave == Leave::Running { State::Running } else { State::Stop };
     let loaded_into = destinations.iter().map(|member| (member.idstr.clone(), Left::At(done))).collect();
-    let (near, far) = UnixStream::pair()?;
-    for end in [&near, &far] {
-        end.set_nonblocking(true)?;
-    }
-    let (verdict, judged) = channel();
     let initial_data = AtomicUsize::new(0);
     let far_watch = Far { watch, initial_data: &initial_data };
-    let pre_copy = plans.0.pre_copy.map(|plan| PreCopy { switchover_ack: Some(&initial_data), ..plan });
-    let interrupt = plans.0.interrupt.clone();
-    let save_plan = Save { pre_copy, interrupt: interrupt.clone(), leave: Leave::Stopped };
-    let load_plan = Load { switchover_ack: pre_copy.is_some(), ..*plans.1 };
-    Ok(thread::scope(|scope| {
-        let (near, save_plan) = (&near, &save_plan);
+    // A destination without PRE_COPY takes its data at any time, and can't be told that initial data are through.
+    let mut pairs = sources.iter().zip(&destinations);
+    let acknowledges = pairs.all(|(source, other)| !source.features.pre_copy || other.features.pre_copy);
+    let switchover_ack = acknowledges.then_some(&initial_data);
+    let pre_copy = save_plan.pre_copy.map(|plan| PreCopy { switchover_ack, ..plan });
+    let interrupt = save_plan.interrupt.clone();
+    let save_plan = Save { pre_copy, interrupt: interrupt.clone(), leave: Some(Leave::Stopped) };
+    let load_plan = Load { switchover_ack: acknowledges && pre_copy.is_some(), ..*load_plan };
+    let near = &near;
+    // What the saver waits for is dropped in here, also where the load panics.
+    thread::scope(move |scope| {
+        let (verdict, judged) = channel();
         let link = Link::new(near, interrupt.clone());
         let saver = scope.spawn(move || {
-            let saved = save(sources, link, save_plan, || wait_for(near, &judged), watch);
+            let saved = save(sources, link, &save_plan, || wait_for(near, &judged), watch);
             // The other side sees the end of the stream, whole or not.
             let _ = near.shutdown(Shutdown::Both);
             saved
         });
-        let loaded = load(destinations, Link::new(&far, interrupt.clone()), &load_plan, &far_watch);
+        let loaded = load(destinations, Link::new(&far, interrupt), &load_plan, &far_watch);
         // A saver that has failed before does not wait for it.
         let _ = verdict.send(loaded.is_ok());
-        let _ = far.shutdown(Shutdown::Both);
+        drop(far);
         let saved = saver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         both(saved, loaded, loaded_into)
-    }))
+    })
 }
 
 /// Ends the stream, and waits for whether it was loaded.
@@ -76,27 +84,6 @@ fn wait_for(near: &UnixStream, judged: &Receiver<bool>) -> io::Result<()> {
         Ok(true) => Ok(()),
         Ok(false) | Err(_) => Err(io::Error::other("the destination refused it")),
     }
-}
-
-/// Checks, before a device is touched, what would else show only when the sources have begun.
-fn check_sides<S, D>(
-    sources: &[Member<'_, S>],
-    destinations: &[Member<'_, D>],
-    force: bool,
-) -> Result<(), (usize, Reason)> {
-    let (wanted, got) = (destinations.len(), sources.len());
-    if got < wanted {
-        return Err((0, Reason::FewerDevices { wanted, got }));
-    }
-    if let Some(more) = sources.get(wanted) {
-        return Err((0, Reason::MoreDevices { wanted, name: more.idstr.clone() }));
-    }
-    check_together(destinations).map_err(|reason| (0, reason))?;
-    for (index, (source, destination)) in sources.iter().zip(destinations).enumerate() {
-        let written_by = Some(source.identity.driver.as_str()).filter(|_| !force);
-        check_driver(destination.identity, written_by).map_err(|reason| (got + index, reason))?;
-    }
-    Ok(())
 }
 
 fn lefts<D>(members: &[Member<'_, D>]) -> impl Iterator<Item = (String, Left)> {
@@ -125,8 +112,8 @@ fn joined(mut first: Error, others: Vec<(String, Left)>) -> Error {
         first.at.get_or_insert(0);
     }
     first.devices.extend(others);
-    // Nobody can load it any more.
-    first.stream_is_whole = false;
+    // Once the destinations run nobody can load the stream any more, nor has to.
+    first.handed_over = std::mem::take(&mut first.stream_is_whole);
     first
 }
 

@@ -11,12 +11,11 @@ use std::thread;
 use rustix::io::Errno;
 use vfio_migration_core::session::Code;
 use vfio_migration_core::session::drive::Transport;
-use vfio_migration_core::stream::record::{Decoder, WORD, Wanted};
 
 use super::load::{Loading, Receiving, next_section};
-use super::{Kind, Migratable, Reason, Watch};
+use super::{Kind, Migratable, Reason, Watch, walk};
 use crate::errno::code;
-use crate::file::{self, Reader};
+use crate::file::Reader;
 
 /// Reads all sections up to the end byte.
 ///
@@ -52,7 +51,7 @@ pub(super) fn sections<D: Migratable, W: Watch>(
             }
         }
     });
-    loading.together.each::<Receiving<'_, D>>(&mut [], |_, _| Ok(()))
+    loading.together.outcome()
 }
 
 /// Writes what comes over a lane, payload by payload, until its other end is gone.
@@ -102,39 +101,11 @@ fn lane() -> (Lane, LaneEnd) {
 impl Lane {
     /// Reads one payload, and not a byte more, and sends it on its way.
     fn payload(&self, reader: &mut Reader<impl Transport>, kind: Kind) -> Result<(), Reason> {
-        let payload = reader.offset();
-        self.send(Piece::Payload(kind, payload));
-        let mut decoder = Decoder::new();
-        let mut bytes = self.memory();
-        loop {
-            match decoder.wanted() {
-                Wanted::Word => {
-                    let mut word = [0; WORD];
-                    reader.exact(&mut word, "a record")?;
-                    bytes.extend_from_slice(&word);
-                    decoder.word(word).map_err(|error| file::Error::Record { payload, error })?;
-                    if bytes.len() >= PIECE {
-                        self.send(Piece::Bytes(std::mem::replace(&mut bytes, self.memory())));
-                    }
-                }
-                Wanted::Data(left) => {
-                    let from = bytes.len();
-                    let count = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-                    bytes.resize(from + count, 0);
-                    reader.exact(&mut bytes[from..], "a record")?;
-                    decoder.data(count as u64);
-                    self.send(Piece::Bytes(std::mem::replace(&mut bytes, self.memory())));
-                }
-                Wanted::Config => {
-                    let (offset, wanted) = (reader.offset(), "DATA or the end of the payload");
-                    return Err(file::Error::Unexpected { offset, wanted, got: "CONFIG".into() }.into());
-                }
-                Wanted::Nothing(_) => {
-                    self.send(Piece::Bytes(bytes));
-                    return Ok(());
-                }
-            }
-        }
+        self.send(Piece::Payload(kind, reader.offset()));
+        walk::payload(reader, PIECE, |bytes| {
+            self.send(Piece::Bytes(std::mem::replace(bytes, self.memory())));
+        })?;
+        Ok(())
     }
 
     /// Where the device's thread has ended, it has said why.

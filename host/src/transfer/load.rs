@@ -13,11 +13,12 @@ use vfio_migration_core::session::drive::{self, Transport};
 use vfio_migration_core::session::event::{Event, Observe};
 use vfio_migration_core::session::fleet::Order;
 use vfio_migration_core::session::{Code, Destination, DestinationPhase, Failure, Left, Misuse};
-use vfio_migration_core::stream::record::{Decoder, Terminator, WORD, Wanted};
+use vfio_migration_core::stream::record::Terminator;
 use vfio_migration_core::stream::section::{Begins, Continues, Item};
 
 use super::lanes;
 use super::together::{Together, fleet, halt};
+use super::walk::{self, Walked};
 use super::{Closed, Error, Kind, Leave, Member, Migratable, Place, Reason, Report, SECTION_VERSION, Watch};
 use crate::file::{self, Entry, Reader, show};
 use crate::link::Link;
@@ -112,7 +113,13 @@ pub(super) fn accept<D, T: Transport>(
 fn all_starts(reader: &mut Reader<impl Transport>, wanted: usize) -> Result<Vec<Start>, Reason> {
     let mut starts = Vec::new();
     while starts.len() < wanted {
-        starts.push(start(reader, wanted, starts.len())?);
+        let offset = reader.offset();
+        let next = start(reader, wanted, starts.len())?;
+        if starts.iter().any(|start: &Start| start.name == next.name || start.id == next.id) {
+            let (wanted, got) = ("a section with an id and a name of its own", format!("'{}'", next.name));
+            return Err(file::Error::Unexpected { offset, wanted, got }.into());
+        }
+        starts.push(next);
     }
     if let Item::Begin { kind: Begins::Start, name, .. } = reader.item()?
         && name.ends_with(NAME_END)
@@ -139,24 +146,11 @@ fn start(reader: &mut Reader<impl Transport>, wanted: usize, got: usize) -> Resu
             return Err(file::Error::Unexpected { offset, wanted, got: show(&item) }.into());
         }
     };
-    let payload = reader.offset();
-    let mut decoder = Decoder::new();
-    loop {
-        let offset = reader.offset();
-        let got = match decoder.wanted() {
-            Wanted::Word => {
-                let mut word = [0; WORD];
-                reader.exact(&mut word, "a record")?;
-                decoder.word(word).map_err(|error| file::Error::Record { payload, error })?;
-                continue;
-            }
-            Wanted::Nothing(Terminator::EndOfState) => break,
-            Wanted::Nothing(Terminator::InitDataSent | Terminator::ConfigLoadReady) => "another end",
-            Wanted::Data(_) => "DATA",
-            Wanted::Config => "CONFIG",
-        };
-        let wanted = "SETUP and END_OF_STATE in a START section";
-        return Err(file::Error::Unexpected { offset, wanted, got: got.into() }.into());
+    let offset = reader.offset();
+    let Walked { data_bytes, terminator } = walk::payload(reader, PIECE, |_| ())?;
+    if data_bytes > 0 || terminator != Terminator::EndOfState {
+        let (wanted, got) = ("SETUP and END_OF_STATE in a START section", "something else".into());
+        return Err(file::Error::Unexpected { offset, wanted, got }.into());
     }
     reader.footer(start.id)?;
     Ok(start)
@@ -328,7 +322,12 @@ impl<W: Watch> Loading<'_, '_, W> {
         receiving: &[Receiving<'_, D>],
         reader: &mut Reader<impl Transport>,
     ) -> Result<Vec<Entry>, (usize, Reason)> {
-        let description = reader.end().map_err(|error| (0, error.into()))?;
+        let description = reader.end();
+        let description = description.and_then(|description| {
+            description.check_count(receiving.len())?;
+            Ok(description)
+        });
+        let description = description.map_err(|error| (0, error.into()))?;
         let entry = |(index, member): (usize, &Receiving<'_, D>)| {
             let entry = description.entry(&member.start.name, member.data_bytes);
             let entry = entry.map_err(|error| (index, error.into()))?;
@@ -370,6 +369,9 @@ impl<W: Watch> Loading<'_, '_, W> {
             if let Event::WriteData { result: Ok(bytes), .. } = event {
                 *data_bytes += *bytes as u64;
                 *pieces += 1;
+            }
+            if !event.is_ok() {
+                self.together.is_failing(index);
             }
             self.watch.event(name, event);
         });
@@ -439,5 +441,7 @@ pub(super) fn next_section(
     Err(file::Error::Unexpected { offset, wanted, got: show(&item) }.into())
 }
 
+/// How much of a START's payload is looked at at once.
+const PIECE: usize = 4096;
 /// What the name of every VFIO section ends in.
 const NAME_END: &[u8] = b"vfio";

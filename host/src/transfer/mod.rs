@@ -4,7 +4,7 @@
 //! [`load`] checks who wrote the stream before a driver gets a byte of it, and that the stream is whole and undamaged
 //! before a device leaves RESUMING. [`hand_over`] does both at once, and the sources go back if the destinations can't.
 //!
-//! Deliberately absent: files, names and signals; the program has those.
+//! Deliberately absent: files, what devices are opened by, and signals; the program has those.
 
 use std::fmt;
 use std::io;
@@ -32,8 +32,9 @@ mod outlet;
 mod precopy;
 mod save;
 mod together;
+mod walk;
 
-pub use check::{check, check_together};
+pub use check::{check, check_sides, check_together};
 pub use hand_over::hand_over;
 pub use load::{Load, load};
 pub use precopy::PreCopy;
@@ -118,7 +119,7 @@ pub struct Report {
     /// How long the devices stood still: from the first that was asked to be quiet or to stop, or from the stream's
     /// last byte at a destination, until all ran again, or until the stream was kept if they stay stopped.
     pub downtime: Duration,
-    /// Bytes of the devices' data that were moved while they stood still.
+    /// Bytes of the devices' data that were moved while they stood still; 0 of a load, which does not know.
     pub downtime_bytes: u64,
 }
 
@@ -133,6 +134,8 @@ pub struct Error {
     pub devices: Vec<(String, Left)>,
     /// Whether the stream was saved to its last byte and kept before it went wrong: it holds the devices' state then.
     pub stream_is_whole: bool,
+    /// Whether the destinations of a hand-over have the state and run: then the sources must not.
+    pub handed_over: bool,
 }
 
 impl fmt::Display for Error {
@@ -141,6 +144,9 @@ impl fmt::Display for Error {
             write!(f, "'{name}': ")?;
         }
         write!(f, "{}{}", self.reason, self.where_devices_are())?;
+        if self.handed_over {
+            f.write_str("; the state has arrived and runs there, a source that runs has to be stopped")?;
+        }
         if self.stream_is_whole { f.write_str("; the stream is whole and can be loaded") } else { Ok(()) }
     }
 }
@@ -151,7 +157,7 @@ impl Error {
     /// Of a transfer in which `reason` came up at the device `index`.
     fn new(reason: Reason, index: usize, devices: Vec<(String, Left)>) -> Self {
         let at = (devices.len() > 1 && reason.is_of_one_device()).then_some(index);
-        Self { reason, at, devices, stream_is_whole: false }
+        Self { reason, at, devices, stream_is_whole: false, handed_over: false }
     }
 
     /// Where each device is, for the end of a message.
@@ -231,6 +237,20 @@ pub enum Reason {
     /// Pre-copy went on for longer than [`PreCopy::patience`] without a prospect of a short enough stop.
     #[error("pre-copy will not converge: {0}; allow a longer downtime, or save without pre-copy")]
     WillNotConverge(Forecast),
+    /// The destinations have not acknowledged the switchover for longer than [`PreCopy::patience`].
+    #[error(
+        "pre-copy could stop, but of {sent} times that initial data were sent, {loaded} were loaded; a driver whose \
+         initial bytes never end has to be saved without pre-copy"
+    )]
+    NotAcknowledged {
+        /// How many INIT_DATA_SENT were sent.
+        sent: usize,
+        /// How many of them the destinations have acknowledged.
+        loaded: usize,
+    },
+    /// There is no link between the two sides of a hand-over.
+    #[error("there is no pair of sockets: {0}")]
+    NoLink(io::Error),
     /// A stop was asked for while nothing was being read or written.
     #[error("interrupted")]
     Interrupted,
@@ -270,6 +290,8 @@ impl Reason {
             | Self::MoreDevices { .. }
             | Self::NotTogether(_)
             | Self::WillNotConverge(_)
+            | Self::NotAcknowledged { .. }
+            | Self::NoLink(_)
             | Self::Keep(_)
             | Self::Interrupted => false,
         }
@@ -290,6 +312,8 @@ impl Reason {
             | Self::MoreDevices { .. }
             | Self::NotTogether(_)
             | Self::WillNotConverge(_)
+            | Self::NotAcknowledged { .. }
+            | Self::NoLink(_)
             | Self::Misuse(_) => None,
         };
         answer == Some(code(Errno::CANCELED))
@@ -319,14 +343,17 @@ impl Reason {
             Self::Stream(file::Error::Recv { .. })
             | Self::Write { .. }
             | Self::Keep(_)
+            | Self::NoLink(_)
             | Self::Interrupted => Refused::Io,
             Self::Stream(_)
             | Self::OtherDriver { .. }
             | Self::FewerDevices { .. }
             | Self::MoreDevices { .. } => Refused::Stream,
-            Self::NotReset { .. } | Self::NotTogether(_) | Self::WillNotConverge(_) | Self::Misuse(_) => {
-                Refused::ByDevice
-            }
+            Self::NotReset { .. }
+            | Self::NotTogether(_)
+            | Self::WillNotConverge(_)
+            | Self::NotAcknowledged { .. }
+            | Self::Misuse(_) => Refused::ByDevice,
         }
     }
 }

@@ -41,8 +41,9 @@ impl Default for PreCopy<'_> {
 pub(super) struct Board<'a> {
     plan: PreCopy<'a>,
     devices: Vec<Measured>,
-    /// The shortest stop that was forecast, and since when there was no shorter one.
-    shortest: (Option<Duration>, Instant),
+    /// The shortest stop and the fewest bytes for it that were forecast, and since when there was nothing better.
+    best: (Option<Duration>, u64),
+    since: Instant,
     /// How many INIT_DATA_SENT were sent.
     init_data_sent: usize,
     last: Option<&'static str>,
@@ -73,8 +74,9 @@ impl<'a> Board<'a> {
             dirtied: Meter::default(),
             asked: None,
         });
-        let shortest = (None, Instant::now());
-        Self { plan, devices: devices.collect(), shortest, init_data_sent: 0, last: None, over: false }
+        let devices = devices.collect();
+        let (best, since) = ((None, u64::MAX), Instant::now());
+        Self { plan, devices, best, since, init_data_sent: 0, last: None, over: false }
     }
 
     /// Whether pre-copy is over.
@@ -109,7 +111,7 @@ impl<'a> Board<'a> {
     /// behind the initial data of every device.
     ///
     /// # Errors
-    /// [`Reason::WillNotConverge`] where no shorter stop came in sight for [`PreCopy::patience`].
+    /// [`Reason::WillNotConverge`] and [`Reason::NotAcknowledged`] where nothing got better for [`PreCopy::patience`].
     pub(super) fn decide(&mut self, link: &Meter, all_sent: bool) -> Result<(), Reason> {
         if self.devices.iter().any(|device| device.takes_part && device.asked.is_none()) {
             return Ok(());
@@ -117,18 +119,23 @@ impl<'a> Board<'a> {
         let advice = self.advice(link);
         self.tell(&advice);
         let forecast = *advice.forecast();
-        if let Advice::StopNow(_) = advice {
-            let loaded = |acks: &AtomicUsize| acks.load(Ordering::Acquire) >= self.init_data_sent;
-            self.over = self.plan.switchover_ack.is_none_or(|acks| all_sent && loaded(acks));
+        let loaded = self.plan.switchover_ack.map(|acks| acks.load(Ordering::Acquire));
+        let is_stop = matches!(advice, Advice::StopNow(_));
+        self.over = is_stop && loaded.is_none_or(|loaded| all_sent && loaded >= self.init_data_sent);
+        let (stop, bytes) = self.best;
+        let is_shorter = forecast.stop.is_some() && (stop.is_none() || forecast.stop < stop);
+        if is_shorter || forecast.bytes < bytes {
+            let shorter = if is_shorter { forecast.stop } else { stop };
+            self.best = (shorter, forecast.bytes.min(bytes));
+            self.since = Instant::now();
+        }
+        if self.over || self.since.elapsed() < self.plan.patience {
             return Ok(());
         }
-        let (shortest, since) = self.shortest;
-        if forecast.stop.is_some() && (shortest.is_none() || forecast.stop < shortest) {
-            self.shortest = (forecast.stop, Instant::now());
-        } else if since.elapsed() >= self.plan.patience {
-            return Err(Reason::WillNotConverge(forecast));
-        }
-        Ok(())
+        Err(match loaded {
+            Some(loaded) if is_stop => Reason::NotAcknowledged { sent: self.init_data_sent, loaded },
+            _ => Reason::WillNotConverge(forecast),
+        })
     }
 
     /// What core advises. Where little was moved, its time says more of the calls than of the bytes: it is good enough to

@@ -35,8 +35,8 @@ use crate::trace::Tracer;
 /// How to save.
 #[derive(Clone, Debug, Default)]
 pub struct Save<'a> {
-    /// Where to leave the devices.
-    pub leave: Leave,
+    /// Where to leave the devices; nothing: as they were found, running where all of them ran.
+    pub leave: Option<Leave>,
     /// Copies what can be copied while they work, from those that run and have PRE_COPY.
     pub pre_copy: Option<PreCopy<'a>>,
     /// Ends waits in pre-copy; those for the link and for a device's data end by their own.
@@ -86,8 +86,9 @@ struct Sending<'m, D> {
     source: Source<'m>,
     phase: SourcePhase,
     device: &'m mut D,
-    /// Whether it runs and has PRE_COPY.
-    can_pre_copy: bool,
+    /// The state that it came from.
+    found: State,
+    has_pre_copy: bool,
     /// The id of its sections.
     id: u32,
     entry: Entry,
@@ -111,7 +112,8 @@ impl<'m, D: Migratable> Sending<'m, D> {
             source,
             phase: SourcePhase::Ready(now),
             device,
-            can_pre_copy: features.pre_copy && now == State::Running,
+            found: now,
+            has_pre_copy: features.pre_copy,
             id: u32::try_from(index + 1).unwrap_or(u32::MAX),
             entry: Entry { idstr, driver, address, data_bytes: 0 },
             pieces: 0,
@@ -178,21 +180,13 @@ impl<Fd: AsFd + Send, W: Watch> Saving<'_, '_, Fd, W> {
             }
         }
         self.keep(sending, keep).map_err(|reason| (0, reason))?;
-        // Each of them stands still. Its state is in the stream, so it must not run again where another one fails.
-        self.together.each(sending, |index, member| {
-            member.source.finish()?;
-            self.order(index, member)
-        })?;
-        if self.plan.leave == Leave::Running {
-            self.run(sending)?;
-            self.downtime = Some(self.stopped.elapsed());
-        }
-        Ok(())
+        self.go_on(sending)
     }
 
     /// The START section, and PRE_COPY before it where that is wanted and possible.
     fn set_up<D: Migratable>(&self, index: usize, member: &mut Sending<'_, D>) -> Result<(), Reason> {
-        member.source.setup(self.plan.pre_copy.is_some() && member.can_pre_copy)?;
+        let can_pre_copy = member.has_pre_copy && member.found == State::Running;
+        member.source.setup(self.plan.pre_copy.is_some() && can_pre_copy)?;
         self.section(index, member, Kind::Begin(Begins::Start))
     }
 
@@ -297,10 +291,25 @@ impl<Fd: AsFd + Send, W: Watch> Saving<'_, '_, Fd, W> {
         Ok(())
     }
 
-    fn run<D: Migratable>(&self, sending: &mut [Sending<'_, D>]) -> Result<(), First> {
+    /// Takes the devices to where they are left. The state is in the stream: where one fails the others go on, since none
+    /// may go back to run with it.
+    fn go_on<D: Migratable>(&mut self, sending: &mut [Sending<'_, D>]) -> Result<(), First> {
+        self.together.commit();
+        let finish = |index, member: &mut _| self.lockstep(index, member, Order::Finish, Source::finish);
+        let finished = self.together.each(sending, finish);
+        let runs = match self.plan.leave {
+            Some(leave) => leave == Leave::Running,
+            None => sending.iter().all(|member| member.found == State::Running),
+        };
+        if !runs {
+            return finished;
+        }
         let p2p = |index, member: &mut _| self.lockstep(index, member, Order::RunP2p, Source::run_p2p);
-        self.together.each(sending, p2p)?;
-        self.together.each(sending, |index, member| self.lockstep(index, member, Order::Run, Source::run))
+        let quiet = self.together.each(sending, p2p);
+        let run = |index, member: &mut _| self.lockstep(index, member, Order::Run, Source::run);
+        let ran = self.together.each(sending, run);
+        self.downtime = Some(self.stopped.elapsed());
+        finished.and(quiet).and(ran)
     }
 
     /// Gives `order` where the device needs it, now that all others are so far.
@@ -311,7 +320,8 @@ impl<Fd: AsFd + Send, W: Watch> Saving<'_, '_, Fd, W> {
         order: Order,
         give: fn(&mut Source<'m>) -> Result<(), Misuse>,
     ) -> Result<(), Reason> {
-        if self.together.may(index, order)? {
+        let has_failed = matches!(member.phase, SourcePhase::Failed(_));
+        if !has_failed && self.together.may(index, order)? {
             give(&mut member.source)?;
             self.order(index, member)?;
         }
@@ -367,6 +377,9 @@ impl<Fd: AsFd + Send, W: Watch> Saving<'_, '_, Fd, W> {
             } else if let Event::Send { .. } = event {
                 rate.add(0, took);
             }
+            if !event.is_ok() {
+                self.together.is_failing(index);
+            }
             self.watch.event(idstr, event);
         });
         let phase = drive::source(source, *device, link, tracer)?;
@@ -414,7 +427,7 @@ impl<Fd: AsFd + Send, W: Watch> Saving<'_, '_, Fd, W> {
         index: usize,
         reason: Reason,
     ) -> Error {
-        if self.kept && self.plan.leave == Leave::Stopped {
+        if self.kept {
             return self.error(&sending, index, reason);
         }
         self.together.cancel();
@@ -438,6 +451,7 @@ impl<Fd: AsFd + Send, W: Watch> Saving<'_, '_, Fd, W> {
         let left = |member: &Sending<'_, D>| match member.phase {
             SourcePhase::Failed(Failure { device, .. }) => device,
             SourcePhase::Stopped => Left::At(State::Stop),
+            SourcePhase::Ready(state) => Left::At(state),
             _ => Left::Unknown,
         };
         let devices = sending.iter().map(|member| (member.entry.idstr.clone(), left(member))).collect();

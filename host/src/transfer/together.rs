@@ -25,6 +25,9 @@ pub(super) fn fleet<'n, D>(
     members: &[Member<'_, D>],
     names: &'n [String],
 ) -> Result<Fleet<'n, DEVICES_MAX>, Reason> {
+    if members.is_empty() {
+        return Err(Reason::NotTogether("wanted at least one device, got none".into()));
+    }
     if let Some((_, name)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
         return Err(Reason::NotTogether(format!("wanted a name for each device, got '{name}' twice")));
     }
@@ -46,8 +49,10 @@ pub(super) fn halt(link: &mut Link<impl AsFd>, devices: usize) -> Result<Option<
 /// What the threads of a transfer share.
 pub(super) struct Together<'n> {
     fleet: Mutex<Fleet<'n, DEVICES_MAX>>,
-    /// The device at which something went wrong first, and what.
-    first: Mutex<Option<(usize, Reason)>>,
+    /// The member with which something went wrong first.
+    first: Mutex<Option<usize>>,
+    /// What went wrong with each, in the order in which they have recovered from it.
+    wrong: Mutex<Vec<(usize, Reason)>>,
     failed: AtomicBool,
     /// What ends all waits for the link once something went wrong.
     halt: Option<Interrupt>,
@@ -55,7 +60,13 @@ pub(super) struct Together<'n> {
 
 impl<'n> Together<'n> {
     pub(super) fn new(fleet: Fleet<'n, DEVICES_MAX>, halt: Option<Interrupt>) -> Self {
-        Self { fleet: Mutex::new(fleet), first: Mutex::new(None), failed: AtomicBool::new(false), halt }
+        Self {
+            fleet: Mutex::new(fleet),
+            first: Mutex::new(None),
+            wrong: Mutex::default(),
+            failed: AtomicBool::new(false),
+            halt,
+        }
     }
 
     /// Does `work` for every one of `members`, in a thread of its own where there are several.
@@ -77,17 +88,34 @@ impl<'n> Together<'n> {
                 }
             });
         }
-        lock(&self.first).take().map_or(Ok(()), Err)
+        self.outcome()
+    }
+
+    /// What went wrong first since this was asked last, and the number of its member.
+    pub(super) fn outcome(&self) -> Result<(), (usize, Reason)> {
+        let mut wrong = std::mem::take(&mut *lock(&self.wrong));
+        let first = *lock(&self.first);
+        let of_first = |(index, _): &&(usize, Reason)| Some(*index) == first;
+        // What it met itself says more than what the reader of its data met when it stopped.
+        let own = wrong.iter().position(|entry| of_first(&entry) && entry.1.is_of_one_device());
+        let at = own.or_else(|| wrong.iter().position(|entry| of_first(&entry))).unwrap_or_default();
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.swap_remove(at)) }
+    }
+
+    /// Takes note of the moment at which something goes wrong with the member `index`, before it has recovered.
+    pub(super) fn is_failing(&self, index: usize) {
+        lock(&self.first).get_or_insert(index);
+        self.failed.store(true, Ordering::Relaxed);
+        if let Some(halt) = &self.halt {
+            halt.ask(1);
+        }
     }
 
     /// Takes note of how something went with the member `index`.
     pub(super) fn note(&self, index: usize, result: Result<(), Reason>) {
         if let Err(reason) = result {
-            lock(&self.first).get_or_insert((index, reason));
-            self.failed.store(true, Ordering::Relaxed);
-            if let Some(halt) = &self.halt {
-                halt.ask(1);
-            }
+            lock(&self.wrong).push((index, reason));
+            self.is_failing(index);
         }
     }
 
@@ -122,6 +150,11 @@ impl<'n> Together<'n> {
 
     pub(super) fn initial_data_there(&self) -> bool {
         lock(&self.fleet).initial_data_there()
+    }
+
+    /// From now on no device goes back.
+    pub(super) fn commit(&self) {
+        lock(&self.fleet).commit();
     }
 
     /// From now on every device goes back.

@@ -34,6 +34,11 @@ fn proof_fleet_cancel(fleet: &mut Fleet<'_, ROOM>) {
 }
 
 #[unsafe(no_mangle)]
+fn proof_fleet_commit(fleet: &mut Fleet<'_, ROOM>) {
+    fleet.commit();
+}
+
+#[unsafe(no_mangle)]
 fn proof_fleet_may(fleet: &mut Fleet<'_, ROOM>, index: &usize, order: &Order) -> Verdict {
     fleet.may(*index, *order)
 }

@@ -3,7 +3,8 @@
 //! All places of all devices are searched together, each device with a thread of its own. A thread is this much: it asks
 //! for the next order, does not wait where that is done already, and goes back where it is told so. In half of the
 //! searches an order and its end are one step; in the others it is under way for as long as the search likes, and the
-//! fleet is told of its end only.
+//! fleet is told of its end only. At any time after all data are through the fleet may be committed, and behind that
+//! nobody cancels.
 //!
 //! Deliberately absent: [`Fleet`]'s own idea of what a device may do. What a session does is learnt from the session
 //! itself, in `places.rs`, and what may not be is said in states.
@@ -34,6 +35,7 @@ struct Member {
 struct World {
     members: Vec<Member>,
     going_back: bool,
+    committed: bool,
     /// Whether leave was given to run.
     runs: bool,
     fleet: Fleet<'static, 3>,
@@ -65,6 +67,14 @@ struct Search {
     fails: bool,
 }
 
+/// What a search has come through.
+#[derive(Default)]
+struct Found {
+    worlds: usize,
+    /// Ends at which one device was lost after the commit, and all others are where they should be.
+    lost_alone: usize,
+}
+
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 impl Search {
@@ -73,7 +83,8 @@ impl Search {
         let joining: Vec<_> = self.kinds.iter().zip(NAMES).map(joining).collect();
         let member = Member { place: 0, way: None, done: false };
         let members = vec![member; self.kinds.len()];
-        World { members, going_back: false, runs: false, fleet: Fleet::new(&joining).unwrap() }
+        let fleet = Fleet::new(&joining).unwrap();
+        World { members, going_back: false, committed: false, runs: false, fleet }
     }
 
     fn place(&self, world: &World, index: usize) -> &Place {
@@ -124,6 +135,9 @@ impl Search {
             Phase::Destination(_) => return Next::Nothing,
         };
         match verdict {
+            Verdict::GoBack if world.committed => {
+                panic!("{order} is answered with a way back after the commit")
+            }
             Verdict::Go => Next::Give(order),
             Verdict::Wait => Next::Wait,
             Verdict::GoBack if role == Role::Comes => Next::Give("cancel"),
@@ -157,7 +171,12 @@ impl Search {
                 });
             }
         }
-        if !world.going_back {
+        if !world.going_back && !world.committed && self.is_through(world) {
+            let mut world = World { committed: true, ..world.clone() };
+            world.fleet.commit();
+            worlds.push(After { world, midway: None, text: "committed".into(), good: false });
+        }
+        if !world.going_back && !world.committed {
             let mut world = World { going_back: true, ..world.clone() };
             world.fleet.cancel();
             worlds.push(After { world, midway: None, text: "cancelled".into(), good: false });
@@ -176,8 +195,24 @@ impl Search {
             Phase::Source(phase) => after.fleet.source(index, phase),
             Phase::Destination(phase) => after.fleet.destination(index, phase),
         }
-        after.going_back |= failed(place.phase);
+        after.going_back |= failed(place.phase) && !after.committed;
         after
+    }
+
+    /// Whether all devices' data are out or loaded, and nobody has failed.
+    fn is_through(&self, world: &World) -> bool {
+        let mut all =
+            (0..self.kinds.len()).map(|index| (world.members[index].done, self.place(world, index)));
+        all.all(|(done, place)| match place.phase {
+            Phase::Source(phase) => {
+                let p2p = SourcePhase::Ready(State::RunningP2p);
+                done || [SourcePhase::Copied, SourcePhase::Stopped, p2p].contains(&phase)
+            }
+            Phase::Destination(phase) => {
+                use DestinationPhase::{Running, RunningP2p, Stopped};
+                [Stopped, RunningP2p, Running].contains(&phase)
+            }
+        })
     }
 
     /// The states that a device may be in just now; none where nobody answers for it any more.
@@ -209,10 +244,16 @@ impl Search {
         Ok(())
     }
 
-    /// No device may be finished before all stand still.
+    /// No device may be finished before all stand still, and none goes back after the commit. Who was lost after it
+    /// counts no more.
     fn check_order(&self, world: &World, index: usize, order: &str) -> Result<(), String> {
-        let early = (0..self.kinds.len()).find(|other| !still(&self.place(world, *other).at));
+        let counts = |place: &Place| !world.committed || !place.lost;
+        let is_early = |place: &Place| counts(place) && !still(&place.at);
+        let early = (0..self.kinds.len()).find(|other| is_early(self.place(world, *other)));
         match early {
+            _ if world.committed && ["retreat", "cancel"].contains(&order) => {
+                Err(format!("{} is ordered to {order} after the commit", NAMES[index]))
+            }
             Some(other) if order == "finish" => {
                 Err(format!("{} while {} in {}", NAMES[index], NAMES[other], self.place(world, other).at))
             }
@@ -220,13 +261,15 @@ impl Search {
         }
     }
 
-    /// At an end all have left, or all run, or all are back where they came from but for those that were reset.
+    /// At an end all have left, or all run, or all are back where they came from but for those that were reset. After
+    /// the commit nobody is back.
     fn check_end(&self, world: &World) -> Result<(), String> {
         let has_left = |place: &Place| place.lost || place.phase == Phase::Source(SourcePhase::Stopped);
         let all_left = (0..self.kinds.len()).all(|index| has_left(self.place(world, index)));
         for (index, kind) in self.kinds.iter().enumerate() {
             let place = self.place(world, index);
             let right = match place.phase {
+                phase if world.committed && failed(phase) => place.lost,
                 Phase::Source(SourcePhase::Failed(Failure { device, .. })) => {
                     world.going_back && (device == Left::At(kind.now) || place.lost)
                 }
@@ -244,13 +287,12 @@ impl Search {
         Ok(())
     }
 
-    /// Searches every world, and that from each there is a way to an end on which nothing fails; returns how many there
-    /// are.
-    fn run(&self) -> usize {
+    /// Searches every world, and that from each there is a way to an end on which nothing fails.
+    fn run(&self) -> Found {
         let mut worlds = vec![self.start()];
         let mut came = vec![(0, String::new())];
         let mut before: Vec<Vec<usize>> = vec![vec![]];
-        let mut numbers = HashMap::from([((worlds[0].members.clone(), false, false), 0)]);
+        let mut numbers = HashMap::from([((worlds[0].members.clone(), false, false, false), 0)]);
         let mut ends = vec![];
         let mut next = 0;
         while let Some(world) = worlds.get(next).cloned() {
@@ -266,7 +308,7 @@ impl Search {
                     let check = self.check(world);
                     check.unwrap_or_else(|wrong| panic!("{wrong}: {}{text}", trace(&came, next)));
                 }
-                let key = (after.members.clone(), after.going_back, after.runs);
+                let key = (after.members.clone(), after.going_back, after.committed, after.runs);
                 let number = *numbers.entry(key).or_insert(worlds.len());
                 if number == worlds.len() {
                     worlds.push(after);
@@ -279,6 +321,7 @@ impl Search {
             }
             next += 1;
         }
+        let lost_alone = ends.iter().filter(|end| self.one_is_lost(&worlds[**end])).count();
         let mut ends_well = vec![false; worlds.len()];
         while let Some(number) = ends.pop() {
             if !std::mem::replace(&mut ends_well[number], true) {
@@ -287,7 +330,13 @@ impl Search {
         }
         let stuck = ends_well.iter().position(|ends| !ends);
         assert_eq!(stuck, None, "stuck: {}", trace(&came, stuck.unwrap_or(0)));
-        worlds.len()
+        Found { worlds: worlds.len(), lost_alone }
+    }
+
+    /// Whether one of several devices was lost after the commit.
+    fn one_is_lost(&self, world: &World) -> bool {
+        let lost = (0..self.kinds.len()).filter(|index| self.place(world, *index).lost).count();
+        world.committed && lost == 1 && self.kinds.len() > 1
     }
 }
 
@@ -300,8 +349,8 @@ fn trace(came: &[(usize, String)], number: usize) -> String {
     if number == 0 { String::new() } else { trace(came, came[number].0) + &came[number].1 + "; " }
 }
 
-/// Searches fleets of up to three devices, with pre-copy and without it; returns how many worlds there are.
-fn search(role: Role, now: State, atomic: bool) -> usize {
+/// Searches fleets of up to three devices, with pre-copy and without it.
+fn search(role: Role, now: State, atomic: bool) -> Found {
     let kind = |features| Kind { role, features, now };
     let (a, b) = (kind(ALL), kind(Features { p2p: true, pre_copy: false }));
     let alone = Features::ALL.map(|features| vec![kind(features)]);
@@ -313,23 +362,26 @@ fn search(role: Role, now: State, atomic: bool) -> usize {
         let places = kinds.iter().map(|kind| learn(*kind)).collect();
         Search { kinds, places, atomic, fails }.run()
     });
-    searches.sum()
+    searches.fold(Found::default(), |sum, found| Found {
+        worlds: sum.worlds + found.worlds,
+        lost_alone: sum.lost_alone + found.lost_alone,
+    })
 }
 
 #[test]
 fn a_running_machines_devices_leave_together_or_go_back_from_everywhere() {
-    assert!(search(Role::Leaves, State::Running, true) > 10_000);
+    assert!(search(Role::Leaves, State::Running, true).worlds > 10_000);
 }
 
 #[test]
 fn a_running_machines_devices_are_saved_together_and_run_on_or_go_back_from_everywhere() {
-    assert!(search(Role::RunsOn, State::Running, true) > 10_000);
+    assert!(search(Role::RunsOn, State::Running, true).worlds > 10_000);
 }
 
 #[test]
 fn a_paused_machines_devices_leave_together_or_go_back_from_everywhere() {
     for atomic in [true, false] {
-        assert!(search(Role::Leaves, State::Stop, atomic) > 1000);
+        assert!(search(Role::Leaves, State::Stop, atomic).worlds > 1000);
     }
 }
 
@@ -338,20 +390,29 @@ fn devices_come_together_and_none_runs_before_all_are_there() {
     for (now, atomic) in
         [(State::Running, true), (State::Running, false), (State::Stop, true), (State::Stop, false)]
     {
-        assert!(search(Role::Comes, now, atomic) > 1000);
+        assert!(search(Role::Comes, now, atomic).worlds > 1000);
     }
 }
 
 #[test]
 fn no_device_runs_again_while_the_stop_of_another_is_under_way() {
     for role in [Role::Leaves, Role::RunsOn] {
-        assert!(search(role, State::Running, false) > 10_000);
+        assert!(search(role, State::Running, false).worlds > 10_000);
     }
 }
 
 #[test]
 fn a_paused_machines_devices_are_saved_together_and_run_on_or_go_back_from_everywhere() {
     for atomic in [true, false] {
-        assert!(search(Role::RunsOn, State::Stop, atomic) > 1000);
+        assert!(search(Role::RunsOn, State::Stop, atomic).worlds > 1000);
+    }
+}
+
+#[test]
+fn after_the_commit_the_others_of_a_device_that_is_lost_arrive_all_the_same() {
+    for now in [State::Running, State::Stop] {
+        for role in [Role::Leaves, Role::RunsOn, Role::Comes] {
+            assert!(search(role, now, true).lost_alone > 10, "from {now}");
+        }
     }
 }

@@ -3,14 +3,14 @@
 //! The source goes on changing its content while it is copied. Deliberately absent: a kernel's device, and a second
 //! process. Both devices are simulated and each has a thread; `move`, `save` and `load` move what is real.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use vfio_migration_core::device::Features;
 use vfio_migration_host::buffer::Buffer;
 use vfio_migration_host::sim::{Config, Precopy, Sim};
-use vfio_migration_host::transfer::{Leave, Load, PreCopy, Save, hand_over};
+use vfio_migration_host::transfer::{Load, PreCopy, Report, Save, hand_over};
 
 use crate::progress::{Progress, amount, stood_still};
 use crate::target::Target;
@@ -49,14 +49,10 @@ pub(crate) fn run(arguments: &Arguments, trace: &TraceArguments) -> Outcome {
     let interrupt = new_interrupt()?;
     interrupt_on_signals(&interrupt)?;
     let progress = Progress::new("moving", source.data_size(), trace.is_verbose());
-    let save = Save {
-        leave: Leave::Stopped,
-        pre_copy: Some(PreCopy { downtime: DOWNTIME, ..PreCopy::default() }),
-        interrupt: Some(interrupt.clone()),
-    };
+    let pre_copy = Some(PreCopy { downtime: DOWNTIME, ..PreCopy::default() });
+    let save = Save { pre_copy, interrupt: Some(interrupt.clone()), ..Save::default() };
     let members = (vec![source.member(None, &mut near)], vec![destination.member(None, &mut far)]);
-    let moved = hand_over(members.0, members.1, (&save, &Load::default()), &progress.of_reads())
-        .map_err(|error| Fail::io("a pair of sockets", error))?;
+    let moved = hand_over(members.0, members.1, &save, &Load::default(), &progress.of_reads());
     let time = progress.finish();
     let report = moved.map_err(|error| Fail::transfer(error, Path::new("the socket"), &interrupt))?;
     if content(&source) != content(&destination) {
@@ -65,23 +61,19 @@ pub(crate) fn run(arguments: &Arguments, trace: &TraceArguments) -> Outcome {
             error: anyhow::anyhow!("the destination's content is not the source's"),
         });
     }
-    let mut out = std::io::stdout().lock();
-    let entry = report.entries.first().map(|entry| (&entry.idstr, entry.data_bytes)).unzip();
-    let (idstr, bytes) = (entry.0.map_or("", String::as_str), entry.1.unwrap_or_default());
-    writeln!(out, "moved '{idstr}' over a unix socket: {}", amount(bytes, time))
-        .and_then(|()| {
-            writeln!(out, "a stream of {} bytes, {} reads of the device", report.stream_bytes, report.pieces)
-        })
-        .and_then(|()| writeln!(out, "{}", stood_still(&report)))
-        .and_then(|()| writeln!(out, "source {}, destination {}", source.state(), destination.state()))
-        .and_then(|()| {
-            let checksum = crc32c::crc32c(content(&destination));
-            writeln!(
-                out,
-                "the destination's content equals the source's, byte for byte (crc32c {checksum:08x})"
-            )
-        })
-        .map_err(stdout_failed)
+    tell(&report, &source, &destination, time).map_err(stdout_failed)
+}
+
+fn tell(report: &Report, source: &Target, destination: &Target, time: Duration) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for entry in &report.entries {
+        writeln!(out, "moved '{}' over a unix socket: {}", entry.idstr, amount(entry.data_bytes, time))?;
+    }
+    writeln!(out, "a stream of {} bytes, {} reads of the device", report.stream_bytes, report.pieces)?;
+    writeln!(out, "{}", stood_still(report, None))?;
+    writeln!(out, "source {}, destination {}", source.state(), destination.state())?;
+    let checksum = crc32c::crc32c(content(destination));
+    writeln!(out, "the destination's content equals the source's, byte for byte (crc32c {checksum:08x})")
 }
 
 fn content(target: &Target) -> &[u8] {

@@ -8,30 +8,24 @@ use std::path::Path;
 
 use vfio_migration_core::device::{State, arc};
 use vfio_migration_host::file::Entry;
-use vfio_migration_host::transfer::{Leave, Load, Save};
+use vfio_migration_host::transfer::{Leave, Save};
 
 use crate::progress::milliseconds;
 use crate::target::Target;
-use crate::{Fail, Outcome, stdout_failed};
+use crate::{Outcome, stdout_failed};
 
 /// What `save` would do.
 pub(crate) fn save(targets: &[Target], plan: &Save<'_>, output: &Path) -> Outcome {
     let mut out = io::stdout().lock();
     sources(&mut out, targets, plan)
         .and_then(|()| writeln!(out, "  {} is complete", output.display()))
-        .and_then(|()| finish(&mut out, targets, plan.leave))
+        .and_then(|()| finish(&mut out, targets, plan.leave.unwrap_or_else(|| as_found(targets))))
         .and_then(|()| writeln!(out, "nothing was done"))
         .map_err(stdout_failed)
 }
 
 /// What `move` would do.
-pub(crate) fn hand_over(source: &Target, destination: &Target, plan: &Save<'_>, load: &Load) -> Outcome {
-    let (wanted, got) = (&destination.identity.driver, &source.identity.driver);
-    if wanted != got && !load.force {
-        return Err(Fail::device(anyhow::anyhow!(
-            "the source is a device of driver '{got}', the destination one of '{wanted}'"
-        )));
-    }
+pub(crate) fn hand_over(source: &Target, destination: &Target, plan: &Save<'_>) -> Outcome {
     let mut out = io::stdout().lock();
     let sources_first = sources(&mut out, std::slice::from_ref(source), plan);
     sources_first
@@ -71,7 +65,9 @@ fn sources(out: &mut impl Write, targets: &[Target], plan: &Save<'_>) -> io::Res
     for target in targets.iter().filter(|target| copies(target)) {
         step(out, target, State::Running, State::PreCopy)?;
     }
-    if let Some(pre_copy) = plan.pre_copy {
+    if plan.pre_copy.is_some() && !targets.iter().any(copies) {
+        writeln!(out, "  no pre-copy: no device runs and has PRE_COPY")?;
+    } else if let Some(pre_copy) = plan.pre_copy {
         let downtime = milliseconds(pre_copy.downtime);
         writeln!(out, "  pre-copy until a stop would take at most {downtime}")?;
     }
@@ -86,6 +82,12 @@ fn sources(out: &mut impl Write, targets: &[Target], plan: &Save<'_>) -> io::Res
         step(out, target, from, State::StopCopy)?;
     }
     writeln!(out, "  all data that are left go out")
+}
+
+/// Where devices are left that are left as they were found.
+fn as_found(targets: &[Target]) -> Leave {
+    let all_run = targets.iter().all(|target| target.state() == State::Running);
+    if all_run { Leave::Running } else { Leave::Stopped }
 }
 
 /// The sources' steps behind the end of the stream.

@@ -114,7 +114,9 @@ fn main() -> ExitCode {
         Command::Recover(arguments) => recover::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
     };
-    match trace.begin().and_then(|()| run()) {
+    let outcome = trace.begin().and_then(|()| run());
+    trace::tell_left_out();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Fail { exit, error }) => {
             stdio::say(format_args!("vfio-migrate: {error:#}"));
@@ -151,7 +153,8 @@ impl Fail {
     /// A stream that was refused before anything was done.
     fn reason(reason: Reason, stream: &Path, interrupt: &Interrupt) -> Self {
         let (devices, at) = (Vec::new(), None);
-        Self::transfer(Error { reason, at, devices, stream_is_whole: false }, stream, interrupt)
+        let error = Error { reason, at, devices, stream_is_whole: false, handed_over: false };
+        Self::transfer(error, stream, interrupt)
     }
 
     fn refused(refused: Refused, error: anyhow::Error, stream: &Path) -> Self {

@@ -1,15 +1,16 @@
 //! `vfio-migrate move`.
 //!
-//! Deliberately absent: another machine. `save -o - | ssh … load -i -` moves a device there.
+//! Deliberately absent: another machine. `save --leave stopped -o - | ssh … load -i -` moves a device there, without the
+//! way back that a move has.
 
 use std::path::Path;
 
 use vfio_migration_host::buffer::Buffer;
-use vfio_migration_host::transfer::{self, Leave, Load, Save};
+use vfio_migration_host::transfer::{self, Load, Save};
 
 use crate::precopy::PreCopyArguments;
 use crate::progress::{Progress, amount, stood_still};
-use crate::save::check_startable;
+use crate::save::{check_startable, prepare_pre_copy};
 use crate::stdio::say;
 use crate::target::Target;
 use crate::trace::TraceArguments;
@@ -50,19 +51,24 @@ pub(crate) fn run(arguments: &Arguments, trace: &TraceArguments) -> Outcome {
     let mut destination = Target::open(&arguments.destination, &interrupt)?;
     check_startable(source.state(), &arguments.source)?;
     let pre_copy = arguments.pre_copy.plan();
-    let save = Save { leave: Leave::Stopped, pre_copy, interrupt: Some(interrupt.clone()) };
+    let save = Save { pre_copy, interrupt: Some(interrupt.clone()), ..Save::default() };
     let load = Load { force: arguments.force, ..Load::default() };
-    if arguments.dry_run {
-        return dry_run::hand_over(&source, &destination, &save, &load);
-    }
     interrupt_on_signals(&interrupt)?;
-    let progress = Progress::new("moving", source.data_size(), trace.is_verbose());
+    if save.pre_copy.is_some() && !arguments.dry_run {
+        prepare_pre_copy(std::slice::from_mut(&mut source));
+    }
+    let estimate = source.data_size();
     let members = (vec![source.member(None, &mut near)], vec![destination.member(None, &mut far)]);
-    let moved = transfer::hand_over(members.0, members.1, (&save, &load), &progress.of_reads())
-        .map_err(|error| Fail::io("a pair of sockets", error))?;
+    let between = Path::new("the socket between them");
+    if arguments.dry_run {
+        let refused = |reason| Fail::reason(reason, between, &interrupt);
+        transfer::check_sides(&members.0, &members.1, load.force).map_err(refused)?;
+        return dry_run::hand_over(&source, &destination, &save);
+    }
+    let progress = Progress::new("moving", estimate, trace.is_verbose());
+    let moved = transfer::hand_over(members.0, members.1, &save, &load, &progress.of_reads());
     let time = progress.finish();
-    let report =
-        moved.map_err(|error| Fail::transfer(error, Path::new("the socket between them"), &interrupt))?;
+    let report = moved.map_err(|error| Fail::transfer(error, between, &interrupt))?;
     for entry in &report.entries {
         say(format_args!(
             "moved '{}' into {}: state of {}; the source is in {}, the destination in {}",
@@ -73,6 +79,6 @@ pub(crate) fn run(arguments: &Arguments, trace: &TraceArguments) -> Outcome {
             destination.state()
         ));
     }
-    say(stood_still(&report));
+    say(stood_still(&report, pre_copy));
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vfio_migration_core::session::{DataRead, Event};
-use vfio_migration_host::transfer::{Report, Watch};
+use vfio_migration_host::transfer::{PreCopy, Report, Watch};
 
 /// Counts the data that an event moved, and shows it.
 pub(crate) struct Progress {
@@ -54,13 +54,14 @@ impl Watch for Progress {
 }
 
 /// How long the devices of a transfer stood still, and how much was moved in that time.
-pub(crate) fn stood_still(report: &Report) -> String {
+pub(crate) fn stood_still(report: &Report, pre_copy: Option<PreCopy<'_>>) -> String {
     let all: u64 = report.entries.iter().map(|entry| entry.data_bytes).sum();
-    let downtime = milliseconds(report.downtime);
-    format!(
-        "stood still for {downtime}, in which {} of {all} bytes of state were moved",
-        report.downtime_bytes
-    )
+    let (downtime, moved) = (milliseconds(report.downtime), report.downtime_bytes);
+    let longer = match pre_copy.map(|plan| plan.downtime).filter(|allowed| report.downtime > *allowed) {
+        Some(allowed) => format!("; that is longer than the {} that were allowed", milliseconds(allowed)),
+        None => String::new(),
+    };
+    format!("stood still for {downtime}, in which {moved} of {all} bytes of state were moved{longer}")
 }
 
 /// A time in milliseconds.

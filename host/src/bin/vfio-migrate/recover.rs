@@ -35,8 +35,11 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let targets = Target::open_all(&arguments.devices, &new_interrupt()?)?;
     let mut left: Vec<_> = targets.into_iter().map(Abandoned::new).collect();
-    for state in [State::RunningP2p, State::Running] {
-        left.iter_mut().for_each(|device| device.bring_to(state));
+    check_p2p(&left)?;
+    left.iter_mut().for_each(|device| device.bring_to(State::RunningP2p));
+    // Where one still stands, none of the others may run.
+    if left.len() == 1 || left.iter().all(|device| device.refused.is_none() || arguments.reset) {
+        left.iter_mut().for_each(|device| device.bring_to(State::Running));
     }
     let mut outcome = Ok(());
     for device in &mut left {
@@ -47,6 +50,17 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         }
     }
     outcome
+}
+
+/// Fails where several devices are given of which one can't wait in RUNNING_P2P for the others.
+fn check_p2p(left: &[Abandoned]) -> Outcome {
+    match left.iter().find(|device| !device.target.features().p2p) {
+        Some(device) if left.len() > 1 => Err(Fail::device(anyhow::anyhow!(
+            "wanted P2P of every device, since several are brought back together; without it is '{}'",
+            device.target.identity.idstr()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// A device that a program has left somewhere.
@@ -81,10 +95,14 @@ impl Abandoned {
                 say(format_args!("'{name}' is in RUNNING; nothing was done"));
                 Ok(())
             }
-            None => {
+            None if self.target.state() == State::Running => {
                 say(format_args!("'{name}' was in {found}; it is in RUNNING now, with its state"));
                 Ok(())
             }
+            None => Err(Fail::device(anyhow::anyhow!(
+                "'{name}' is in {}, with its state; it does not run before the others can",
+                self.target.state()
+            ))),
             Some(why) if !reset => Err(Fail::device(anyhow::anyhow!(
                 "'{name}' is in {}, and {why}; with --reset it runs again, and what it holds is gone",
                 self.target.state()

@@ -3,6 +3,7 @@
 //! Deliberately absent: a guest. Its processors are stopped by whoever has some; `save` stops devices.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use vfio_migration_core::device::State;
@@ -10,7 +11,7 @@ use vfio_migration_core::stream::section::NAME_MAX;
 use vfio_migration_host::buffer::Buffer;
 use vfio_migration_host::interrupt::Interrupt;
 use vfio_migration_host::link::Link;
-use vfio_migration_host::transfer::{self, Report, Save};
+use vfio_migration_host::transfer::{self, PreCopy, Report, Save};
 
 use crate::output::Output;
 use crate::precopy::PreCopyArguments;
@@ -24,22 +25,24 @@ use crate::{Fail, Outcome, dry_run, interrupt_on_signals, new_buffer, new_interr
 #[command(after_help = "\
 Examples:
   vfio-migrate save 11111111-1111-1111-1111-111111111111 --output card.state
-  vfio-migrate save fd:7,driver=mlx5_vfio_pci --output - | ssh other vfio-migrate load 0000:3b:00.2 --input -
+  vfio-migrate save fd:7,driver=mlx5_vfio_pci --leave stopped -o - | ssh other vfio-migrate load 0000:3b:00.2 -i -
   vfio-migrate save fd:7 fd:8 --precopy --max-downtime 50ms --output cards.state
   vfio-migrate save /dev/vfio/devices/vfio0 --output for-qemu.state --qemu-id 0000:00:02.0
   vfio-migrate save /dev/vfio/devices/vfio0 --precopy --output card.state --dry-run
 
-Several devices are of one machine: they are stopped in lockstep, which needs P2P of each of their drivers.")]
+Several devices are of one machine: they are stopped in lockstep, which needs P2P of each of their drivers. Into a pipe,
+`save` does not know whether the other side took the state: look there before the device runs again.")]
 pub(crate) struct Arguments {
     /// The devices: paths, addresses, UUIDs, fd:N or sim:
     #[arg(required = true, value_name = "DEVICE")]
     devices: Vec<String>,
-    /// The file to write, or - for standard output; it gets its name when it is complete, and is its owner's alone
+    /// The file to write, or - for standard output; it gets its name when it is complete. A new file is its owner's
+    /// alone, an existing one keeps its mode
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Where to leave the devices afterwards
-    #[arg(long, value_enum, default_value = "running")]
-    leave: Leave,
+    /// Where to leave the devices afterwards; as they were found unless given
+    #[arg(long, value_enum)]
+    leave: Option<Leave>,
     /// The size of each device's buffer: of one read and one write
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
     buffer: u64,
@@ -72,6 +75,7 @@ impl From<Leave> for transfer::Leave {
 pub(crate) fn run(arguments: &Arguments, trace: &TraceArguments) -> Outcome {
     let mut buffers = new_buffers(arguments.devices.len(), arguments.buffer, Buffer::for_source)?;
     check_qemu_ids(&arguments.qemu_id, arguments.devices.len())?;
+    trace.check_apart(&arguments.output)?;
     let interrupt = new_interrupt()?;
     let output = output(arguments, &interrupt)?;
     let mut targets = Target::open_all(&arguments.devices, &interrupt)?;
@@ -79,10 +83,13 @@ pub(crate) fn run(arguments: &Arguments, trace: &TraceArguments) -> Outcome {
         check_startable(target.state(), name)?;
     }
     let plan = Save {
-        leave: arguments.leave.into(),
+        leave: arguments.leave.map(Into::into),
         pre_copy: arguments.pre_copy.plan(),
         interrupt: Some(interrupt.clone()),
     };
+    if plan.pre_copy.is_some() && !arguments.dry_run {
+        prepare_pre_copy(&mut targets);
+    }
     let estimate = targets.iter().map(Target::data_size).sum();
     let progress = Progress::new("saving", estimate, trace.is_verbose());
     let mut ids = arguments.qemu_id.iter().map(|path| format!("{path}/vfio"));
@@ -97,11 +104,11 @@ pub(crate) fn run(arguments: &Arguments, trace: &TraceArguments) -> Outcome {
     let saved = transfer::save(members, link, &plan, || output.keep(), &progress);
     let time = progress.finish();
     let report = saved.map_err(|error| Fail::transfer(error, &arguments.output, &interrupt))?;
-    tell(&report, &targets, time);
+    tell(&report, &targets, time, plan.pre_copy);
     Ok(())
 }
 
-fn tell(report: &Report, targets: &[Target], time: std::time::Duration) {
+fn tell(report: &Report, targets: &[Target], time: Duration, pre_copy: Option<PreCopy<'_>>) {
     for (entry, target) in report.entries.iter().zip(targets) {
         say(format_args!(
             "saved '{}': state of {}; the device is in {}",
@@ -110,7 +117,16 @@ fn tell(report: &Report, targets: &[Target], time: std::time::Duration) {
             target.state()
         ));
     }
-    say(format_args!("stream of {} bytes; {}", report.stream_bytes, stood_still(report)));
+    say(format_args!("stream of {} bytes; {}", report.stream_bytes, stood_still(report, pre_copy)));
+}
+
+/// Makes devices ready for pre-copy, and says where that can't be had.
+pub(crate) fn prepare_pre_copy(targets: &mut [Target]) {
+    targets.iter_mut().for_each(Target::prepare_pre_copy);
+    let can = |target: &Target| target.features().pre_copy && target.state() == State::Running;
+    if !targets.iter().any(can) {
+        say("--precopy: no device runs and has PRE_COPY, so all is copied while they stand still");
+    }
 }
 
 /// Buffers for so many sessions.
@@ -128,7 +144,7 @@ pub(crate) fn check_startable(now: State, device: &str) -> Outcome {
         State::Running | State::Stop => Ok(()),
         _ => Err(Fail::device(anyhow::anyhow!(
             "{device} is in {now}, wanted RUNNING or STOP: another program is migrating it, or left it there; \
-             `vfio-migrate recover` brings it back"
+             see `vfio-migrate recover --help`"
         ))),
     }
 }
@@ -139,6 +155,11 @@ fn check_qemu_ids(paths: &[String], devices: usize) -> Outcome {
     if let Some(path) = paths.iter().find(wrong) {
         let wanted = format!("wanted 1 to {longest} bytes without control characters");
         return Err(Fail::usage(anyhow::anyhow!("--qemu-id: {wanted}, got '{}'", path.escape_debug())));
+    }
+    if let Some((_, path)) = paths.iter().enumerate().find(|(at, path)| paths[..*at].contains(path)) {
+        return Err(Fail::usage(anyhow::anyhow!(
+            "--qemu-id: wanted another for each device, got '{path}' twice"
+        )));
     }
     if paths.is_empty() || paths.len() == devices {
         return Ok(());

@@ -51,8 +51,6 @@ impl Target {
         let mut target = Self::of_kernel(name.identify()?, name.open()?)?;
         if let Held::Kernel(device) = &mut target.held {
             device.interrupted_by(interrupt.clone());
-            // Kernels and drivers without it go on as they always did.
-            let _ = device.opt_in_precopy_info_v2();
         }
         Ok(target)
     }
@@ -84,6 +82,13 @@ impl Target {
         let idstr = idstr.unwrap_or_else(|| self.identity.idstr());
         let Self { identity, held: device } = self;
         Member { device, features, now, identity, idstr, buffer: buffer.bytes() }
+    }
+
+    /// Lets the device begin its initial data anew in pre-copy; kernels and drivers without that go on as they always did.
+    pub(crate) fn prepare_pre_copy(&mut self) {
+        if let Held::Kernel(device) = &mut self.held {
+            let _ = device.opt_in_precopy_info_v2();
+        }
     }
 
     /// The device itself.
