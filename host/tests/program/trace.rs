@@ -104,3 +104,40 @@ fn a_trace_that_nobody_can_write_does_not_stop_the_work() {
         );
     }
 }
+
+#[test]
+fn a_trace_is_never_written_over_a_file_that_is_there_nor_in_the_outputs_place() {
+    let folder = folder("trace_over");
+    let file = saved(&folder, "sim:size=1000");
+    let before = fs::read(&file).unwrap();
+    let output = run(&["load", "sim:size=1000", "-i", &file, "--trace-json", &file]);
+    assert_eq!(code(&output), Some(5), "{}", stderr(&output));
+    assert_eq!(fs::read(&file).unwrap(), before);
+    let both = folder.join("both");
+    let both = both.to_str().unwrap();
+    let output = run(&["save", "sim:size=9", "-o", both, "--trace-json", both]);
+    assert_eq!(code(&output), Some(2), "{}", stderr(&output));
+}
+
+#[test]
+fn a_reader_that_takes_no_line_holds_no_device_up_and_the_rest_is_told_to_be_missing() {
+    let folder = folder("trace_stalled");
+    let output = folder.join("state");
+    let (read, write) = std::io::pipe().unwrap();
+    let mut saver = {
+        let mut saver = program();
+        saver.args(["save", "sim:size=200KiB,short=100", "-vv", "-o", output.to_str().unwrap()]);
+        saver.stderr(write).spawn().unwrap()
+    };
+    // The pipe holds 64 KiB, and the trace is longer; nobody reads it before the file has its name.
+    for _ in 0..2000 {
+        if output.exists() {
+            break;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(10));
+    }
+    assert!(output.exists(), "the trace holds the save up");
+    let said = std::io::read_to_string(read).unwrap();
+    assert_eq!(saver.wait().unwrap().code(), Some(0));
+    assert!(said.contains("lines of the trace were left out"), "{said}");
+}

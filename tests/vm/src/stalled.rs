@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::row::Row;
 use crate::steps::{Told, told};
-use crate::tool::{self, Outcome, vfio_migrate, wait_until_stalled};
+use crate::tool::{self, Outcome, remove, vfio_migrate, wait_until_stalled};
 
 /// What a save of four cards is in the middle of writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +63,7 @@ impl Stalled {
         let (mut read, mut write) = io::pipe()?;
         rustix::pipe::fcntl_setpipe_size(&write, PAGE)?;
         write.write_all(&[0; PAGE])?;
+        remove(TRACE)?;
         let arguments = format!("save {} {}", row.arguments()?.join(" "), options(phase));
         let command = format!("{arguments} --output - --trace-json {TRACE}");
         let child = tool::start(vfio_migrate(&command).stdin(Stdio::null()).stdout(write))?;

@@ -95,6 +95,14 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> Result<bool>) ->
     Ok(())
 }
 
+/// Removes a file that may be there, so that a trace can be written anew.
+pub(crate) fn remove(path: &str) -> Result<()> {
+    if fs::exists(path)? {
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
 /// An exit code, and the words that the message has to hold then.
 pub(crate) type Refusal<'a> = (i32, &'a [&'a str]);
 

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::row::Row;
 use crate::steps::{KernelLog, check_lockstep, check_order, told};
 use crate::suite::{Bench, Case};
-use crate::tool::{self, DONE, Outcome};
+use crate::tool::{self, DONE, Outcome, remove};
 
 pub(super) const CASES: &[Case] = &[
     ("four_devices_with_pre_copy_are_saved_and_loaded_in_lockstep", |bench| lockstep(bench, "--precopy")),
@@ -49,6 +49,7 @@ fn sending(pre_copy: &str) -> &'static [&'static str] {
 /// Runs a command with four devices, and checks the order of its steps as it tells them and as the kernel saw them.
 fn watched(command: &str, states: &[&str], loading: bool) -> Result<Outcome> {
     let log = KernelLog::from_now()?;
+    remove("/tmp/trace")?;
     let outcome = tool::run(&format!("{command} -v --trace-json /tmp/trace"))?.expect(&[DONE])?;
     check_order(&told("/tmp/trace")?, 4, states)?;
     check_lockstep(&log.steps()?, 4, loading).context("as the kernel saw it")?;
