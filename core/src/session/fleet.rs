@@ -12,6 +12,15 @@
 //!
 //! Once the machine's state has been handed over there is no way back: a source that ran again would run the machine
 //! twice. From [`Fleet::commit`] on a device that fails is lost alone, and the others finish, or run on, without it.
+//! # What a caller does
+//!
+//! For each order on the way, ask [`Fleet::may`] for each device. [`Verdict::Go`]: give the order, carry it out, tell
+//! the phase with [`Fleet::source`] or [`Fleet::destination`]. [`Verdict::Done`]: the device needs no such order.
+//! [`Verdict::Wait`]: see to the other devices first, then ask again. Tell every phase, also those of chunks and of
+//! orders that need no leave. On [`Verdict::GoBack`]: order every session to retreat, carry that out and tell its
+//! phase; then ask for [`Order::Cancel`] for each, cancel, carry that out and tell again. Once the state is handed
+//! over, [`Fleet::commit`].
+//!
 //! Source: uapi, comment on `VFIO_DEVICE_STATE_RUNNING_P2P`.
 //!
 //! Deliberately absent: data and the link, which need no lockstep. Of pre-copy a fleet knows only whether all initial

@@ -7,6 +7,11 @@
 //! MIG_DATA_SIZE contains it, and a stop moves the larger of the two, not their sum (drivers report a total, QEMU
 //! counts like this since 9.2).
 //!
+//! Fill a [`Remaining`] for each device after [`measure`](super::Source::measure), which has to come before the first
+//! chunk: `left` from the phase's [`Chunk`], MIG_DATA_SIZE, the device's rate from a [`Meter`] that is told of every
+//! read (and of every send, where one thread does both in turn), and the dirty rate from a [`Meter`] that is told what
+//! an answer has more than was expected by the one before it, and the time between them. Then ask [`advise`].
+//!
 //! Deliberately absent: a clock, and the time that the kernel needs for the arcs themselves or the other side to load.
 
 use core::fmt;
