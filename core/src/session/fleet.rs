@@ -12,6 +12,7 @@
 //!
 //! Once the machine's state has been handed over there is no way back: a source that ran again would run the machine
 //! twice. From [`Fleet::commit`] on a device that fails is lost alone, and the others finish, or run on, without it.
+//!
 //! # What a caller does
 //!
 //! For each order on the way, ask [`Fleet::may`] for each device. [`Verdict::Go`]: give the order, carry it out, tell
