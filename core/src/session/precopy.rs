@@ -199,7 +199,6 @@ pub fn advise(devices: &[Remaining], link_rate: u64, downtime: Duration) -> Advi
     let outrun = devices.iter().any(Remaining::is_outrun) || (link_rate > 0 && dirty_rate >= link_rate);
     let forecast = Forecast { bytes, left, rate, dirty_rate, stop, downtime };
     match stop {
-        _ if bytes == 0 => Advice::StopNow(forecast),
         None if left == 0 => Advice::StopNow(forecast),
         Some(stop) if stop <= downtime => Advice::StopNow(forecast),
         None => Advice::KeepCopying(forecast),

@@ -5,7 +5,7 @@
 use vfio_migration_core::session::drive::Transport;
 use vfio_migration_core::stream::record::{Terminator, WORD};
 
-use super::load::{accept, check_driver, next_section};
+use super::load::{accept, check_driver, described, next_section};
 use super::together::fleet;
 use super::walk::{self, Walked};
 use super::{Member, Reason};
@@ -19,23 +19,15 @@ use crate::file::{self, Entry, Reader};
 pub fn check<D>(members: &[Member<'_, D>], link: impl Transport, force: bool) -> Result<Vec<Entry>, Reason> {
     check_together(members)?;
     let (mut reader, starts) = accept(members, link, force).map_err(|(_, reason)| reason)?;
-    let starts: Vec<_> = starts.iter().collect();
     let mut ended = vec![false; starts.len()];
     let mut data_bytes = vec![0; starts.len()];
     while let Some((index, _)) = next_section(&mut reader, &starts, &mut ended)? {
         data_bytes[index] += payload(&mut reader)?;
         reader.footer(starts[index].id)?;
     }
-    let description = reader.end()?;
-    description.check_count(members.len())?;
-    let entries = members.iter().zip(starts).zip(data_bytes).map(|((member, start), data_bytes)| {
-        let entry = description.entry(&start.name, data_bytes)?;
-        if !force {
-            check_driver(member.identity, Some(&entry.driver))?;
-        }
-        Ok(entry.clone())
-    });
-    entries.collect()
+    let read = members.iter().zip(&starts).zip(data_bytes);
+    let read = read.map(|((member, start), data_bytes)| (member.identity, start, data_bytes));
+    described(&mut reader, read, force).map_err(|(_, reason)| reason)
 }
 
 /// Checks that the devices can be in one transfer: that each has a name of its own, and several have P2P.

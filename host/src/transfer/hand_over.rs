@@ -15,7 +15,9 @@ use vfio_migration_core::device::State;
 use vfio_migration_core::session::{Cause, Event, Left};
 
 use super::check::sides;
-use super::{Error, Leave, Load, Member, Migratable, PreCopy, Reason, Report, Save, Watch, load, save};
+use super::{
+    Error, Leave, Load, Member, Migratable, PreCopy, Reason, Report, Save, Watch, lefts, load, save,
+};
 use crate::file;
 use crate::link::Link;
 
@@ -84,10 +86,6 @@ fn wait_for(near: &UnixStream, judged: &Receiver<bool>) -> io::Result<()> {
         Ok(true) => Ok(()),
         Ok(false) | Err(_) => Err(io::Error::other("the destination refused it")),
     }
-}
-
-fn lefts<D>(members: &[Member<'_, D>]) -> impl Iterator<Item = (String, Left)> {
-    members.iter().map(|member| (member.idstr.clone(), Left::At(member.now)))
 }
 
 /// One outcome of both sides; `loaded_into` is where the destinations are when they are loaded. The side that only lost

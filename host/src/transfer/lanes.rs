@@ -13,7 +13,7 @@ use vfio_migration_core::session::Code;
 use vfio_migration_core::session::drive::Transport;
 
 use super::load::{Loading, Receiving, next_section};
-use super::{Kind, Migratable, Reason, Watch, walk};
+use super::{Closed, Kind, Migratable, Reason, Watch, walk};
 use crate::errno::code;
 use crate::file::Reader;
 
@@ -27,7 +27,6 @@ pub(super) fn sections<D: Migratable, W: Watch>(
     reader: &mut Reader<impl Transport>,
 ) -> Result<(), (usize, Reason)> {
     let starts: Vec<_> = receiving.iter().map(|member| member.start.clone()).collect();
-    let starts: Vec<_> = starts.iter().collect();
     let mut ended = vec![false; starts.len()];
     thread::scope(|scope| {
         let lanes: Vec<_> = receiving
@@ -121,8 +120,8 @@ impl Lane {
 }
 
 impl Transport for LaneEnd {
-    fn send(&mut self, _: &[u8]) -> Result<usize, Code> {
-        Err(code(Errno::PIPE))
+    fn send(&mut self, bytes: &[u8]) -> Result<usize, Code> {
+        Closed.send(bytes)
     }
 
     fn recv(&mut self, buffer: &mut [u8]) -> Result<usize, Code> {

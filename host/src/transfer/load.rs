@@ -6,6 +6,7 @@
 //! Deliberately absent: the body of a CONFIG record, whose layout belongs to a PCI device. It is refused.
 
 use std::os::fd::AsFd;
+use std::slice;
 use std::time::{Duration, Instant};
 
 use vfio_migration_core::device::State;
@@ -19,7 +20,9 @@ use vfio_migration_core::stream::section::{Begins, Continues, Item};
 use super::lanes;
 use super::together::{Together, fleet, halt};
 use super::walk::{self, Walked};
-use super::{Closed, Error, Kind, Leave, Member, Migratable, Place, Reason, Report, SECTION_VERSION, Watch};
+use super::{
+    Closed, Error, Kind, Leave, Member, Migratable, Place, Reason, Report, SECTION_VERSION, Watch, lefts,
+};
 use crate::file::{self, Entry, Reader, show};
 use crate::link::Link;
 use crate::open::{Identity, UNKNOWN_DRIVER};
@@ -50,8 +53,7 @@ pub fn load<D: Migratable, Fd: AsFd>(
     watch: &impl Watch,
 ) -> Result<Report, Error> {
     let names: Vec<String> = members.iter().map(|member| member.idstr.clone()).collect();
-    let mut devices: Vec<_> =
-        names.iter().cloned().zip(members.iter().map(|member| Left::At(member.now))).collect();
+    let mut devices: Vec<_> = lefts(&members).collect();
     let begin = || -> Result<_, (usize, Reason)> {
         let fleet = fleet(&members, &names).map_err(|reason| (0, reason))?;
         let halt = halt(&mut link, members.len());
@@ -156,7 +158,8 @@ fn start(reader: &mut Reader<impl Transport>, wanted: usize, got: usize) -> Resu
     Ok(start)
 }
 
-/// The sections for each of `members`: of its name, or where no section has it, the next whose name no member has.
+/// The sections for each of `members`: of its name, or where no section has it, the next whose name no member has. There
+/// are as many as members, and no name is there twice.
 fn arrange<D>(members: &[Member<'_, D>], starts: Vec<Start>) -> Vec<Start> {
     let is_named = |start: &Start| members.iter().any(|member| member.idstr == start.name);
     let (mut named, others): (Vec<_>, Vec<_>) = starts.into_iter().partition(is_named);
@@ -165,10 +168,7 @@ fn arrange<D>(members: &[Member<'_, D>], starts: Vec<Start>) -> Vec<Start> {
         let namesake = named.iter().position(|start| start.name == member.idstr);
         namesake.map(|at| named.swap_remove(at)).or_else(|| others.next())
     };
-    let mut sorted: Vec<_> = members.iter().map_while(&mut of).collect();
-    // Two members with one name, or two sections: whoever is left over takes what is left over.
-    sorted.extend(named);
-    sorted
+    members.iter().filter_map(&mut of).collect()
 }
 
 fn check_start(identity: &Identity, start: &Start, force: bool) -> Result<(), Reason> {
@@ -267,7 +267,8 @@ impl<W: Watch> Loading<'_, '_, W> {
             [member] => self.sections_of_one(member, reader).map_err(|reason| (0, reason))?,
             several => lanes::sections(self, several, reader)?,
         }
-        let entries = self.check_end(receiving, reader)?;
+        let loaded = receiving.iter().map(|member| (member.identity, &member.start, member.data_bytes));
+        let entries = described(reader, loaded, self.plan.force)?;
         let ended = Instant::now();
         self.together.each(receiving, |index, member| {
             member.destination.stop()?;
@@ -289,7 +290,7 @@ impl<W: Watch> Loading<'_, '_, W> {
         reader: &mut Reader<impl Transport>,
     ) -> Result<(), Reason> {
         let mut ended = [false];
-        while let Some((_, kind)) = next_section(reader, &[&member.start], &mut ended)? {
+        while let Some((_, kind)) = next_section(reader, slice::from_ref(&member.start), &mut ended)? {
             let payload = reader.offset();
             self.payload(0, member, kind, payload, reader)?;
             reader.footer(member.start.id)?;
@@ -314,29 +315,6 @@ impl<W: Watch> Loading<'_, '_, W> {
             }
             reason => reason,
         })
-    }
-
-    /// Checks the end of the stream, and that it describes what was loaded.
-    fn check_end<D: Migratable>(
-        &self,
-        receiving: &[Receiving<'_, D>],
-        reader: &mut Reader<impl Transport>,
-    ) -> Result<Vec<Entry>, (usize, Reason)> {
-        let description = reader.end();
-        let description = description.and_then(|description| {
-            description.check_count(receiving.len())?;
-            Ok(description)
-        });
-        let description = description.map_err(|error| (0, error.into()))?;
-        let entry = |(index, member): (usize, &Receiving<'_, D>)| {
-            let entry = description.entry(&member.start.name, member.data_bytes);
-            let entry = entry.map_err(|error| (index, error.into()))?;
-            if !self.plan.force {
-                check_driver(member.identity, Some(&entry.driver)).map_err(|reason| (index, reason))?;
-            }
-            Ok(entry.clone())
-        };
-        receiving.iter().enumerate().map(entry).collect()
     }
 
     fn lockstep<'m, D: Migratable>(
@@ -411,7 +389,7 @@ impl<W: Watch> Loading<'_, '_, W> {
 /// Whose the next section is, and its kind, or nothing at the end byte. Behind a device's END stands a FULL at most.
 pub(super) fn next_section(
     reader: &mut Reader<impl Transport>,
-    starts: &[&Start],
+    starts: &[Start],
     ended: &mut [bool],
 ) -> Result<Option<(usize, Kind)>, Reason> {
     let offset = reader.offset();
@@ -439,6 +417,31 @@ pub(super) fn next_section(
         _ => {}
     }
     Err(file::Error::Unexpected { offset, wanted, got: show(&item) }.into())
+}
+
+/// Reads the end of the stream, and checks that it describes what was read: of each device what it is, its sections and
+/// their bytes of data.
+///
+/// # Errors
+/// What is wrong, and with which device where it is one's.
+pub(super) fn described<'a>(
+    reader: &mut Reader<impl Transport>,
+    read: impl ExactSizeIterator<Item = (&'a Identity, &'a Start, u64)>,
+    force: bool,
+) -> Result<Vec<Entry>, (usize, Reason)> {
+    let described = reader.end().and_then(|description| {
+        description.check_count(read.len())?;
+        Ok(description)
+    });
+    let description = described.map_err(|error| (0, error.into()))?;
+    let entry = |(index, (identity, start, data_bytes)): (usize, (&Identity, &Start, u64))| {
+        let entry = description.entry(&start.name, data_bytes).map_err(|error| (index, error.into()))?;
+        if !force {
+            check_driver(identity, Some(&entry.driver)).map_err(|reason| (index, reason))?;
+        }
+        Ok(entry.clone())
+    };
+    read.enumerate().map(entry).collect()
 }
 
 /// How much of a START's payload is looked at at once.

@@ -58,7 +58,7 @@ impl<Fd: AsFd + Send> Migratable for crate::device::Device<Fd> {
 
 impl Migratable for Assigned {
     fn data_size(&self) -> Option<u64> {
-        self.sim.try_data_size().ok()
+        self.data_size().ok()
     }
 }
 
@@ -77,6 +77,11 @@ pub struct Member<'a, D> {
     pub idstr: String,
     /// The session's buffer, at least 64 bytes.
     pub buffer: &'a mut [u8],
+}
+
+/// Where devices are to which nothing was done yet, with their names.
+fn lefts<D>(members: &[Member<'_, D>]) -> impl Iterator<Item = (String, Left)> {
+    members.iter().map(|member| (member.idstr.clone(), Left::At(member.now)))
 }
 
 /// Whoever is told what happens to the devices, beside `tracing`. A closure that takes an [`Event`] is one.

@@ -25,7 +25,9 @@ use vfio_migration_core::stream::section::{Begins, Continues, Item};
 use super::outlet::{Outlet, Section};
 use super::precopy::{Board, PreCopy};
 use super::together::{Together, fleet, halt, lock};
-use super::{Closed, Error, Kind, Leave, Member, Migratable, Place, Reason, Report, SECTION_VERSION, Watch};
+use super::{
+    Closed, Error, Kind, Leave, Member, Migratable, Place, Reason, Report, SECTION_VERSION, Watch, lefts,
+};
 use crate::file::{Description, Entry, FORMAT, Writer};
 use crate::interrupt::Interrupt;
 use crate::link::Link;
@@ -56,7 +58,7 @@ pub fn save<D: Migratable, Fd: AsFd + Send>(
     watch: &impl Watch,
 ) -> Result<Report, Error> {
     let names: Vec<String> = members.iter().map(|member| member.idstr.clone()).collect();
-    let devices = names.iter().cloned().zip(members.iter().map(|member| Left::At(member.now))).collect();
+    let devices = lefts(&members).collect();
     let acknowledged = plan.pre_copy.is_some_and(|plan| plan.switchover_ack.is_some());
     let begin = || -> Result<_, (usize, Reason)> {
         let fleet = fleet(&members, &names).map_err(|reason| (0, reason))?;
@@ -335,10 +337,12 @@ impl<Fd: AsFd + Send, W: Watch> Saving<'_, '_, Fd, W> {
         member: &mut Sending<'_, D>,
         kind: Kind,
     ) -> Result<(), Reason> {
-        let (id, idstr) = (member.id, member.entry.idstr.clone());
+        let id = member.id;
+        let name;
         let item = match kind {
             Kind::Begin(kind) => {
-                Item::Begin { kind, id, name: idstr.as_bytes(), instance: 0, version: SECTION_VERSION }
+                name = member.entry.idstr.clone();
+                Item::Begin { kind, id, name: name.as_bytes(), instance: 0, version: SECTION_VERSION }
             }
             Kind::Continue(kind) => Item::Continue { kind, id },
         };
@@ -347,7 +351,7 @@ impl<Fd: AsFd + Send, W: Watch> Saving<'_, '_, Fd, W> {
         let payload = section.payload;
         let in_section = |reason| match reason {
             Reason::Session { cause, .. } if payload > 0 => {
-                let section = Some((kind, idstr.clone(), payload));
+                let section = Some((kind, member.entry.idstr.clone(), payload));
                 Reason::Session { place: Place { section, record: None }, cause }
             }
             reason => reason,

@@ -65,8 +65,7 @@ pub(crate) fn run(arguments: &Arguments, trace: &TraceArguments) -> Outcome {
     let members = targets.iter_mut().zip(&mut buffers);
     let members: Vec<_> = members.map(|(target, buffer)| target.member(None, buffer)).collect();
     if arguments.dry_run {
-        let checked = transfer::check_together(&members)
-            .and_then(|()| transfer::check(&members, link, arguments.force));
+        let checked = transfer::check(&members, link, arguments.force);
         let entries = checked.map_err(|reason| Fail::reason(reason, &arguments.input, &interrupt))?;
         return dry_run::load(&entries, &targets, leave, &arguments.input.display().to_string());
     }
