@@ -6,6 +6,7 @@
 //! Deliberately absent: how the file descriptor was opened; that is [`open`](crate::open), or a VMM of its own.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -31,6 +32,7 @@ pub struct Device<Fd = OwnedFd> {
     /// Whether the driver was told that REINIT is understood here.
     knows_reinit: bool,
     interrupt: Option<Interrupt>,
+    set_took: Duration,
 }
 
 /// Why a device behind an open file descriptor can't migrate.
@@ -66,7 +68,16 @@ impl<Fd: AsFd> Device<Fd> {
         let features = Features::from_raw(flags).ok_or(Unsupported::NoStopCopy(flags))?;
         let number = ioctl::get_device_state(&fd).map_err(Unsupported::NoState)?;
         let state = State::from_raw(number).ok_or(Unsupported::UnknownState(number))?;
-        Ok(Self { fd, features, state, is_known: true, data: None, knows_reinit: false, interrupt: None })
+        Ok(Self {
+            fd,
+            features,
+            state,
+            is_known: true,
+            data: None,
+            knows_reinit: false,
+            interrupt: None,
+            set_took: Duration::ZERO,
+        })
     }
 
     /// Tells the driver that its initial data may begin anew in pre-copy (REINIT, Linux 7.1). A source then sends
@@ -93,6 +104,11 @@ impl<Fd: AsFd> Device<Fd> {
     /// The state after the last SET, reset or GET; ERROR where the kernel refuses to say.
     pub const fn state(&self) -> State {
         self.state
+    }
+
+    /// How long the kernel took over the last SET: the ioctl alone, without what is done for its data fd.
+    pub const fn set_took(&self) -> Duration {
+        self.set_took
     }
 
     /// The driver's estimate of the bytes that STOP_COPY will give; some say 0.
@@ -125,33 +141,43 @@ impl<Fd: AsFd> Device<Fd> {
         Ok(())
     }
 
-    /// Whether GET says that the device is in another state than we brought it to.
-    fn is_elsewhere(&mut self) -> bool {
+    /// Fails unless GET says that the device is where we brought it to.
+    fn check_unmoved(&mut self) -> Result<(), Code> {
         let believed = self.state;
-        self.look();
-        self.state != believed
+        self.look().map_err(code)?;
+        if self.state == believed { Ok(()) } else { Err(code(Errno::BADF)) }
     }
 
-    /// After a refused SET: where the device is, and whether the session still is.
-    fn look(&mut self) {
-        let now = ioctl::get_device_state(&self.fd).ok().and_then(State::from_raw);
+    /// Asks where the device is, and whether the session still is.
+    fn look(&mut self) -> rustix::io::Result<()> {
+        let answer = ioctl::get_device_state(&self.fd);
+        let now = answer.ok().and_then(State::from_raw);
         self.is_known = now.is_some();
         let now = now.unwrap_or(State::Error);
         if data_session(self.features, self.state, now) != Some(DataSession::Kept) {
             self.data = None;
         }
         self.state = now;
+        answer.map(drop)
     }
 }
 
 impl<Fd: AsFd> drive::Device for Device<Fd> {
     fn set_state(&mut self, state: State) -> Result<(), Code> {
+        // No SET leads out of ERROR. Drivers ask the kernel's table of steps there, and it warns, which is a panic where
+        // `panic_on_warn` is set; this is its answer.
+        if self.state == State::Error && self.is_known {
+            return Err(code(Errno::INVAL));
+        }
         // A reset behind our back ends RESUMING without a word, and the kernel would go on from an empty device.
-        if self.state == State::Resuming && state != State::Resuming && self.is_elsewhere() {
-            return Err(code(Errno::BADF));
+        if self.state == State::Resuming && state != State::Resuming {
+            self.check_unmoved()?;
         }
         let arc = data_session(self.features, self.state, state);
-        match ioctl::set_device_state(&self.fd, state.raw()) {
+        let began = Instant::now();
+        let answer = ioctl::set_device_state(&self.fd, state.raw());
+        self.set_took = began.elapsed();
+        match answer {
             Ok(new) => {
                 self.state = state;
                 if !std::mem::replace(&mut self.is_known, true) {
@@ -162,7 +188,7 @@ impl<Fd: AsFd> drive::Device for Device<Fd> {
                 self.take_session(arc, new)
             }
             Err(errno) => {
-                self.look();
+                let _ = self.look();
                 Err(code(errno))
             }
         }
@@ -189,7 +215,7 @@ impl<Fd: AsFd> drive::Device for Device<Fd> {
     fn reset(&mut self) -> Result<(), Code> {
         self.data = None;
         let answer = ioctl::device_reset(&self.fd).map_err(code);
-        self.look();
+        let _ = self.look();
         answer
     }
 }

@@ -237,6 +237,33 @@ fn a_vmm_keeps_its_data_fd_after_a_refusal_only_where_the_session_goes_on() {
 }
 
 #[test]
+fn a_vmm_asks_a_device_in_error_for_no_state() {
+    let mut device = Assigned::new(sim("fail=set:2:EIO:error,fail=set:3:EPERM"));
+    device.set_state(State::PreCopy).unwrap();
+    assert_eq!(device.set_state(State::StopCopy), Err(EIO));
+    assert_eq!([State::Running, State::Stop].map(|state| device.set_state(state)), [Err(EINVAL); 2]);
+    device.reset().unwrap();
+    assert_eq!(device.set_state(State::Stop), Err(Code(1)), "the third SET that the device gets");
+}
+
+#[test]
+fn a_vmm_that_does_not_know_where_its_device_is_brings_it_back_by_name_and_takes_no_session() {
+    let mut device = Assigned::new(sim("fail=set-stop_copy:1:EIO:first,fail=get:1"));
+    let content = device.sim.content().to_vec();
+    device.set_state(State::PreCopy).unwrap();
+    assert_eq!(device.set_state(State::StopCopy), Err(EIO));
+    device.set_state(State::Running).unwrap();
+    assert_eq!((device.sim.get_state(), device.sim.content()), (State::Running, &content[..]));
+    let mut device = Assigned::new(sim("fail=set-resuming:1:EIO:first,fail=get:1"));
+    assert_eq!(device.set_state(State::Resuming), Err(EIO));
+    device.set_state(State::StopCopy).unwrap();
+    assert_eq!((device.sim.get_state(), device.read_data(&mut [0])), (State::StopCopy, Err(EBADF)));
+    device.set_state(State::Stop).unwrap();
+    device.set_state(State::StopCopy).unwrap();
+    assert_eq!(device.read_data(&mut [0]), Ok(DataRead::Bytes(1)));
+}
+
+#[test]
 fn a_vmm_hears_each_refusal() {
     let keys = "fail=info:1,fail=read:1,fail=reset:1:EBUSY:unknown,fail=write:1:EPERM,fail=data-size:1";
     let mut device = Assigned::new(sim(keys));

@@ -3,6 +3,8 @@
 //! Deliberately absent: policy. As host's device over a file descriptor, it does what a session asks and keeps the data
 //! fd in step.
 
+use std::time::{Duration, Instant};
+
 use rustix::io::Errno;
 use vfio_migration_core::device::State;
 use vfio_migration_core::device::arc::{self, DataSession};
@@ -20,7 +22,10 @@ pub struct Assigned {
     data_fd: Option<DataFd>,
     /// The state after the VMM's last SET, reset or GET.
     believed: State,
+    /// Whether the device could say so after the last refusal.
+    is_known: bool,
     opted_in: bool,
+    set_took: Duration,
 }
 
 impl Assigned {
@@ -29,7 +34,13 @@ impl Assigned {
     pub fn new(mut sim: Sim) -> Self {
         let opted_in = sim.opt_in_precopy_info_v2().is_ok();
         let believed = sim.get_state();
-        Self { sim, data_fd: None, believed, opted_in }
+        Self { sim, data_fd: None, believed, is_known: true, opted_in, set_took: Duration::ZERO }
+    }
+
+    /// How long the device took over the last SET.
+    #[must_use]
+    pub const fn set_took(&self) -> Duration {
+        self.set_took
     }
 
     /// The device's estimate of the bytes that STOP_COPY will give.
@@ -57,7 +68,9 @@ impl Assigned {
 
     /// Asks where the device is, and whether the session still is.
     fn look(&mut self) {
-        let now = self.sim.try_get_state().unwrap_or(State::Error);
+        let now = self.sim.try_get_state();
+        self.is_known = now.is_ok();
+        let now = now.unwrap_or(State::Error);
         if arc::data_session(self.sim.features(), self.believed, now) != Some(DataSession::Kept) {
             self.data_fd = None;
         }
@@ -68,15 +81,25 @@ impl Assigned {
 impl Device for Assigned {
     /// As [`Sim::set_state`]; EBADF when a data fd came that the arc does not give, or did not come.
     fn set_state(&mut self, state: State) -> Result<(), Code> {
-        // As host's `Device` does: a reset behind our back ends RESUMING without a word.
+        // As host's `Device` does: no SET leads out of ERROR, and a reset behind our back ends RESUMING without a word.
+        if self.believed == State::Error && self.is_known {
+            return Err(code(Errno::INVAL));
+        }
         if self.believed == State::Resuming && self.sim.get_state() != State::Resuming {
             self.look();
             return Err(code(Errno::BADF));
         }
         let arc = arc::data_session(self.sim.features(), self.believed, state);
-        match self.sim.set_state(state.raw()) {
+        let began = Instant::now();
+        let answer = self.sim.set_state(state.raw());
+        self.set_took = began.elapsed();
+        match answer {
             Ok(new) => {
                 self.believed = state;
+                if !std::mem::replace(&mut self.is_known, true) {
+                    self.data_fd = None;
+                    return Ok(());
+                }
                 self.take_session(arc, new)
             }
             Err(errno) => {
