@@ -36,7 +36,12 @@ pub(crate) struct Card {
 impl Card {
     /// Makes a card with one port (`mtty-1`) or two (`mtty-2`).
     pub(crate) fn create(set: Set, kind: &str, uuid: &str) -> Result<Self> {
-        let create = format!("/sys/class/mdev_bus/mtty/mdev_supported_types/{kind}/create");
+        Self::create_by(set, "mtty", kind, uuid)
+    }
+
+    /// Makes a device of any driver, which has this kind of devices.
+    pub(crate) fn create_by(set: Set, driver: &str, kind: &str, uuid: &str) -> Result<Self> {
+        let create = format!("/sys/class/mdev_bus/{driver}/mdev_supported_types/{kind}/create");
         fs::write(&create, uuid).with_context(|| format!("cannot write {uuid} to {create}"))?;
         Ok(Self { uuid: uuid.to_string(), set })
     }
@@ -136,6 +141,18 @@ impl OpenCard {
     /// Asks the kernel for a state.
     pub(crate) fn set_state(&self, state: u32) -> Result<()> {
         Ok(self.0.set_migration_state(state)?)
+    }
+
+    /// Reads a register of 64 bits in region 0.
+    pub(crate) fn register(&self, place: u64) -> u64 {
+        let mut value = [0xa5; 8];
+        self.0.region_read(0, &mut value, place);
+        u64::from_le_bytes(value)
+    }
+
+    /// Writes a register of 64 bits in region 0.
+    pub(crate) fn set_register(&self, place: u64, value: u64) {
+        self.0.region_write(0, &value.to_le_bytes(), place);
     }
 
     fn take_text(&self) -> Result<String> {

@@ -14,6 +14,7 @@ mod stalled;
 mod steps;
 mod stream;
 mod suite;
+mod testdev;
 mod tool;
 
 use anyhow::Result;

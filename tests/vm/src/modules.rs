@@ -56,8 +56,8 @@ impl Set {
     /// The modules in the order in which they need each other.
     fn modules(self) -> &'static [&'static str] {
         match self {
-            Self::Stock => &["vfio", "vfio_iommu_type1", "mdev", "mtty"],
-            Self::Iommufd => &["iommufd", "vfio", "vfio_iommu_type1", "mdev", "mtty"],
+            Self::Stock => &["vfio", "vfio_iommu_type1", "mdev", "mtty", "migtest"],
+            Self::Iommufd => &["iommufd", "vfio", "vfio_iommu_type1", "mdev", "mtty", "migtest"],
         }
     }
 }

@@ -131,6 +131,11 @@ impl Outcome {
         Ok(())
     }
 
+    /// Whether the task is done.
+    pub(crate) fn is_done(&self) -> bool {
+        self.0.status.code() == Some(DONE)
+    }
+
     /// What it printed to its standard output.
     pub(crate) fn output(&self) -> String {
         String::from_utf8_lossy(&self.0.stdout).into_owned()

@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: age. What is kept stays until the recipe changes or `--refresh` asks for it anew.
 
+use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
@@ -97,8 +98,9 @@ fn inventory(folder: &Path) -> Result<String> {
 
 /// The first line in which a folder differs from what was left there.
 fn changed(left: &str, got: &str) -> Option<String> {
-    let missing = left.lines().find(|line| !got.lines().any(|other| other == *line));
-    let added = || got.lines().find(|line| !left.lines().any(|other| other == *line));
+    let (was, is): (HashSet<&str>, HashSet<&str>) = (left.lines().collect(), got.lines().collect());
+    let missing = left.lines().find(|line| !is.contains(line));
+    let added = || got.lines().find(|line| !was.contains(line));
     let missing = missing.map(|line| format!("'{line}' is not so any more"));
     missing.or_else(|| Some(format!("'{}' was not so", added()?)))
 }
@@ -126,7 +128,7 @@ fn remove(folder: &Path) -> Result<()> {
 }
 
 /// How the folders are made; a new number makes all of them anew.
-const RECIPE: u32 = 2;
+const RECIPE: u32 = 3;
 
 /// The file with a folder's inventory, there once the folder is complete.
 const COMPLETE: &str = "complete";
@@ -143,7 +145,7 @@ mod tests {
         fs::write(folder.join("inner/file"), "content").unwrap();
         fs::write(folder.join(COMPLETE), "is not a part of it").unwrap();
         let left = inventory(&folder).unwrap();
-        assert_eq!(left, "recipe 2\ninner/file: 7 bytes, crc32c 61af7533\n");
+        assert_eq!(left, "recipe 3\ninner/file: 7 bytes, crc32c 61af7533\n");
         let seen = || changed(&left, &inventory(&folder).unwrap());
         assert_eq!(seen(), None);
         for content in ["conten", "c0ntent"] {

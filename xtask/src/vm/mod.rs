@@ -10,6 +10,8 @@ mod cache;
 mod console;
 mod initramfs;
 mod kernel;
+mod kmod;
+mod pages;
 mod qemu;
 
 use std::fs;
@@ -42,8 +44,9 @@ pub(crate) struct Options {
     /// Use the modules in DIR/stock and DIR/iommufd (see --help)
     ///
     /// They belong to the kernel given with --kernel. Both folders hold vfio.ko, vfio_iommu_type1.ko,
-    /// mdev.ko and mtty.ko; the second is built with VFIO_DEVICE_CDEV and holds iommufd.ko too. The kernel
-    /// has DYNAMIC_DEBUG, so that mtty's steps can be read in its log.
+    /// mdev.ko, mtty.ko and migtest.ko, which is built from tests/kmod; the second is built with
+    /// VFIO_DEVICE_CDEV and holds iommufd.ko too. The kernel has DYNAMIC_DEBUG, so that mtty's steps
+    /// can be read in its log.
     #[arg(long, value_name = "DIR", requires = "kernel")]
     modules: Option<PathBuf>,
     /// Use the QEMU (10.0 or newer) below this root folder; / is the machine's own
@@ -52,11 +55,14 @@ pub(crate) struct Options {
     /// Fetch and build everything anew
     #[arg(long)]
     refresh: bool,
+    /// Write the pages of docs/ that the guest makes
+    #[arg(long)]
+    bless: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { job: None, limit: 900, kernel: None, modules: None, qemu: None, refresh: false }
+        Self { job: None, limit: 900, kernel: None, modules: None, qemu: None, refresh: false, bless: false }
     }
 }
 
@@ -65,7 +71,9 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
     check_libc()?;
     let cache = Cache::new(options.refresh)?;
     let kernel = match (&options.kernel, &options.modules) {
-        (Some(image), Some(modules)) => Kernel { image: image.clone(), modules: modules.clone() },
+        (Some(image), Some(modules)) => {
+            Kernel { image: image.clone(), modules: modules.clone(), kit: None }
+        }
         _ => kernel::made(&cache.folder("kernel", KERNEL_TOOLS, kernel::make)?),
     };
     let qemu = match &options.qemu {
@@ -75,8 +83,12 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
     let programs = step("building vfio-migrate and the guest's tests, static", build_programs)?;
     let folder = command::target()?.join("vm");
     fs::create_dir_all(&folder)?;
+    let own = match &kernel.kit {
+        Some(kit) => step("building the test device's module", || kmod::build(kit, &folder.join("kmod")))?,
+        None => kernel.modules.clone(),
+    };
     let archive = folder.join("initramfs.cpio");
-    step("packing the guest", || pack(&archive, &programs, &kernel, &qemu))?;
+    step("packing the guest", || pack(&archive, &programs, &kernel, &own, &qemu))?;
     let log = folder.join("console.log");
     println!("booting; the console goes to {}", log.display());
     let append = format!("{KERNEL_COMMAND_LINE} -- {}", options.job.as_deref().unwrap_or_default());
@@ -85,6 +97,8 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
         &log,
         Duration::from_secs(options.limit),
     )?;
+    let pages = pages::settle(&fs::read_to_string(&log)?, &command::workspace()?, options.bless)?;
+    let tally = [tally, pages].into_iter().sum();
     println!("{tally}");
     Ok(tally)
 }
@@ -113,15 +127,16 @@ fn build_programs() -> Result<PathBuf> {
     Ok(target.join(TARGET).join("release"))
 }
 
-/// Writes the guest's file system.
-fn pack(archive: &Path, programs: &Path, kernel: &Kernel, qemu: &Qemu) -> Result<()> {
+/// Writes the guest's file system; `own` holds the sets' modules that are built in each run.
+fn pack(archive: &Path, programs: &Path, kernel: &Kernel, own: &Path, qemu: &Qemu) -> Result<()> {
     let mut initramfs = Initramfs::new(archive)?;
     initramfs.add("init", &programs.join("vfio-migration-vm-tests"))?;
     initramfs.add("bin/vfio-migrate", &programs.join("vfio-migrate"))?;
     for (set, names) in kernel::SETS {
         for name in names {
             let module = format!("{set}/{name}.ko");
-            initramfs.add(&format!("modules/{module}"), &kernel.modules.join(&module))?;
+            let folder = if *name == kmod::NAME { own } else { &kernel.modules };
+            initramfs.add(&format!("modules/{module}"), &folder.join(&module))?;
         }
     }
     for (name, file) in qemu.guest_files()? {

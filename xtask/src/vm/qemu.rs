@@ -85,7 +85,7 @@ const MACHINE: [&str; 15] = [
     "-cpu",
     "max,erms=off,fsrm=off",
     "-m",
-    "2048",
+    "4096",
     "-smp",
     "2",
     "-nodefaults",

@@ -13,6 +13,7 @@ mod live;
 mod moving;
 mod refusal;
 mod rounds;
+mod testdev;
 mod together;
 mod transfer;
 
@@ -37,6 +38,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         cancel::CASES,
         kill::CASES,
         rounds::CASES,
+        &testdev::cases(),
     ]
     .concat()
     .into_iter()
