@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+mod bench;
 mod dry_run;
 mod files;
 mod inspect;

@@ -14,6 +14,7 @@ use vfio_migration_host::interrupt::Interrupt;
 use vfio_migration_host::transfer::{Error, Reason, Refused};
 use vfio_migration_host::{device, open, sim};
 
+mod bench;
 mod demo;
 mod dry_run;
 mod inspect;
@@ -59,6 +60,8 @@ enum Command {
     Move(r#move::Arguments),
     /// Brings devices back to RUNNING that a killed program left in the middle of a migration.
     Recover(recover::Arguments),
+    /// Measures a device: its arcs, save and load, and the downtime of a move.
+    Bench(bench::Arguments),
     /// Shows what a file holds, record by record, up to its damage if it has any.
     Inspect(inspect::Arguments),
 }
@@ -78,7 +81,8 @@ state is the open file descriptor. To save the live state of a PCI device, run `
 it, or with its descriptor inherited; a `save` that opens the device itself saves a device that was just reset.
 
 Exit codes: 0 done; 2 wrong usage; 3 the device refused or can't be used; 4 the stream was refused; 5 a file or a
-connection failed; 129, 130 or 143 ended by SIGHUP, SIGINT or SIGTERM, after the device was put back.";
+connection failed; 129, 130 or 143 ended by SIGHUP, SIGINT or SIGTERM, after
+the device was put back.";
 
 /// Behind the examples of `--help`: what a simulated device can be made of.
 const SIMULATED: &str = "\n\n\
@@ -112,6 +116,7 @@ fn main() -> ExitCode {
         Command::Load(arguments) => load::run(&arguments, &trace),
         Command::Move(arguments) => r#move::run(&arguments, &trace),
         Command::Recover(arguments) => recover::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
     };
     let outcome = trace.begin().and_then(|()| run());

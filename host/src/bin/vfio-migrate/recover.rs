@@ -122,7 +122,7 @@ impl Abandoned {
 }
 
 /// Whether the guest's state is still in a device that was left in `state`.
-fn keeps_its_state(state: State) -> bool {
+pub(crate) fn keeps_its_state(state: State) -> bool {
     match state {
         State::Error | State::Resuming => false,
         State::Stop

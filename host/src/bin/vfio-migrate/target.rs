@@ -4,6 +4,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use vfio_migration_core::device::{Features, State, uapi};
 use vfio_migration_core::session::drive::Device as Migrates;
@@ -48,7 +49,8 @@ impl Target {
             return Ok(Self::of_sim(sim?));
         }
         let name: Name = text.parse()?;
-        let mut target = Self::of_kernel(name.identify()?, name.open()?)?;
+        let refused = |reason| Fail::device(anyhow::Error::new(reason).context(text.to_owned()));
+        let mut target = Self::of_kernel(name.identify()?, name.open()?).map_err(refused)?;
         if let Held::Kernel(device) = &mut target.held {
             device.interrupted_by(interrupt.clone());
         }
@@ -131,6 +133,16 @@ impl Target {
         match &self.held {
             Held::Kernel(_) => None,
             Held::Simulated(device) => Some(&device.sim),
+        }
+    }
+}
+
+impl Held {
+    /// How long the last SET took in the kernel, or in what is simulated.
+    pub(crate) fn set_took(&self) -> Duration {
+        match self {
+            Self::Kernel(device) => device.set_took(),
+            Self::Simulated(device) => device.set_took(),
         }
     }
 }

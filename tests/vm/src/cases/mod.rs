@@ -4,6 +4,7 @@
 //! on devices that can be told to fail.
 
 mod access;
+mod bench;
 mod cancel;
 mod dirty;
 mod interrupt;
@@ -38,6 +39,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         cancel::CASES,
         kill::CASES,
         rounds::CASES,
+        bench::CASES,
         &testdev::cases(),
     ]
     .concat()
