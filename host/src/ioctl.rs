@@ -185,6 +185,53 @@ pub fn get_precopy_info(data: impl AsFd) -> Result<uapi::PrecopyInfo> {
     Ok(info)
 }
 
+/// What a data fd answers to `VFIO_MIG_GET_PRECOPY_INFO` where the caller says `argsz` and has left bytes `left` in the
+/// fields behind it. The argument has room for 64 bytes, and `argsz` says no more than that.
+///
+/// # Errors
+/// The kernel's answer.
+pub(crate) fn get_precopy_info_as(data: impl AsFd, argsz: u32, left: u8) -> Result<uapi::PrecopyInfo> {
+    #[repr(C)]
+    struct Room {
+        info: uapi::PrecopyInfo,
+        behind: [u64; 5],
+    }
+    let word = u64::from_ne_bytes([left; 8]);
+    let flags = u32::from_ne_bytes([left; 4]);
+    let argsz = argsz.min(size_u32::<Room>());
+    let info = uapi::PrecopyInfo { argsz, flags, initial_bytes: word, dirty_bytes: word };
+    let mut room = Room { info, behind: [word; 5] };
+    // SAFETY: VFIO_MIG_GET_PRECOPY_INFO reads and writes vfio_precopy_info, the first 24 bytes, also where argsz says
+    // less, and where it says more at most argsz bytes, which this structure spans. It has no pointer, and any bits are
+    // valid integers.
+    unsafe { call(data, uapi::MIG_GET_PRECOPY_INFO, &mut room) }?;
+    Ok(room.info)
+}
+
+/// What the device answers to a feature number that nobody has, used as `flags` say ([`uapi::FEATURE_GET`],
+/// [`uapi::FEATURE_SET`], [`uapi::FEATURE_PROBE`]).
+///
+/// # Errors
+/// The kernel's answer.
+pub(crate) fn unknown_feature(device: impl AsFd, flags: u32) -> Result<()> {
+    const NUMBER: u32 = 0xfff0;
+    let mut feature = Feature::new(NUMBER, flags, [0_u64; 32]);
+    // SAFETY: VFIO_DEVICE_FEATURE reads and writes at most argsz bytes, the size of this structure. What a driver would
+    // take for a pointer in its payload is null, behind which nothing of ours lies.
+    unsafe { call(device, uapi::DEVICE_FEATURE, &mut feature) }.map(drop)
+}
+
+/// What a descriptor answers to a request that VFIO does not have.
+///
+/// # Errors
+/// The kernel's answer.
+pub(crate) fn unknown_request(fd: impl AsFd) -> Result<()> {
+    const REQUEST: u32 = uapi::DEVICE_FEATURE + 150 - 17;
+    // SAFETY: nobody has this request. A driver that had it would find a null pointer, behind which nothing of ours lies,
+    // or the number 0.
+    unsafe { call_with_value(fd, REQUEST, 0) }.map(drop)
+}
+
 /// Lets the device use the flags of [`uapi::PrecopyInfo`], until it is closed.
 ///
 /// # Errors
@@ -258,6 +305,35 @@ fn report(device: impl AsFd, iova: u64, length: u64, page_size: u64, bitmap: &mu
     // SAFETY: VFIO_DEVICE_FEATURE reads at most argsz bytes, the size of this structure, and writes none of them. Through
     // `bitmap` it writes a bit for each page of the range, which has at least one and is whole pages, and none beyond it,
     // since no page of the device is larger (see above). The slice has a bit for each, is borrowed mutably during the
+    // call, and any bits are a valid u64.
+    unsafe { call_once(device.as_fd(), uapi::DEVICE_FEATURE, &mut feature) }.map(drop)
+}
+
+/// Bits for a report of up to 1 MiB: one for each byte of it, whatever a page is.
+pub(crate) type BitForEachByte = [u64; 1 << 14];
+
+/// As [`dma_logging_report`], and `page_size` may be what no kernel takes: `bitmap` has room for whatever it means.
+///
+/// # Errors
+/// EINVAL before the kernel is asked, where the range is empty or longer than 1 MiB; else the kernel's answer.
+pub(crate) fn dma_logging_report_in(
+    device: impl AsFd,
+    iova: u64,
+    length: u64,
+    page_size: u64,
+    bitmap: &mut BitForEachByte,
+) -> Result<()> {
+    if !(1..=1 << 20).contains(&length) {
+        return Err(Errno::INVAL);
+    }
+    bitmap.fill(0);
+    let place = bitmap.as_mut_ptr().expose_provenance() as u64;
+    let report = uapi::DmaLoggingReport { iova, length, page_size, bitmap: place };
+    let mut feature = Feature::new(uapi::FEATURE_DMA_LOGGING_REPORT, uapi::FEATURE_GET, report);
+    // SAFETY: VFIO_DEVICE_FEATURE reads at most argsz bytes, the size of this structure, and writes none of them. Through
+    // `bitmap` it writes a bit for each page of the range, of which there are no more than bytes, and the array has a bit
+    // for each of these. All bits of a device's page are set, also of one that is larger than the range: a page_size is
+    // refused below 4096, so that a page of up to 4 GiB has its bits here. The array is borrowed mutably during the
     // call, and any bits are a valid u64.
     unsafe { call_once(device.as_fd(), uapi::DEVICE_FEATURE, &mut feature) }.map(drop)
 }

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 mod bench;
+mod conform;
 mod dry_run;
 mod files;
 mod inspect;

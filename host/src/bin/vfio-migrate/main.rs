@@ -15,6 +15,7 @@ use vfio_migration_host::transfer::{Error, Reason, Refused};
 use vfio_migration_host::{device, open, sim};
 
 mod bench;
+mod conform;
 mod demo;
 mod dry_run;
 mod inspect;
@@ -64,6 +65,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Shows what a file holds, record by record, up to its damage if it has any.
     Inspect(inspect::Arguments),
+    /// Tries the rules of VFIO migration on a device and its driver. The device loses its content.
+    Conform(conform::Arguments),
 }
 
 const AFTER: &str = "\
@@ -81,7 +84,7 @@ state is the open file descriptor. To save the live state of a PCI device, run `
 it, or with its descriptor inherited; a `save` that opens the device itself saves a device that was just reset.
 
 Exit codes: 0 done; 2 wrong usage; 3 the device refused or can't be used; 4 the stream was refused; 5 a file or a
-connection failed; 129, 130 or 143 ended by SIGHUP, SIGINT or SIGTERM, after
+connection failed; 6 or 7 the driver breaks rules (conform); 129, 130 or 143 ended by SIGHUP, SIGINT or SIGTERM, after
 the device was put back.";
 
 /// Behind the examples of `--help`: what a simulated device can be made of.
@@ -118,6 +121,7 @@ fn main() -> ExitCode {
         Command::Recover(arguments) => recover::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Conform(arguments) => conform::run(&arguments, &trace),
     };
     let outcome = trace.begin().and_then(|()| run());
     trace::tell_left_out();

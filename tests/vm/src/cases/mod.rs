@@ -6,6 +6,7 @@
 mod access;
 mod bench;
 mod cancel;
+mod conform;
 mod dirty;
 mod interrupt;
 mod kill;
@@ -41,6 +42,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         rounds::CASES,
         bench::CASES,
         &testdev::cases(),
+        &conform::cases(),
     ]
     .concat()
     .into_iter()

@@ -1,0 +1,94 @@
+//! What is found out once and used by many rules: the state that the device was found with, whether resets work, what
+//! each arc answered.
+//!
+//! Deliberately absent: verdicts. A fact that a driver could have got wrong is judged by its rule.
+
+use std::rc::Rc;
+
+use vfio_migration_core::device::State;
+
+use super::lab::Lab;
+use super::stream::{Compare, PIECE};
+use super::walk::{Refused, Walked};
+use super::words::name;
+
+/// What is known of the devices.
+pub(super) struct Facts {
+    /// The state as the device was found, or why there is none.
+    pub(super) held: Result<Rc<Vec<u8>>, String>,
+    /// What the next session of the stopped device gave, or why there was none.
+    pub(super) again: Result<Again, String>,
+    /// Whether a reset of each device works in RUNNING.
+    pub(super) resets: Result<(), String>,
+    /// Whether a state that is loaded comes out again byte by byte.
+    pub(super) copies: Option<bool>,
+    /// Every arc, once.
+    pub(super) walk: Option<Rc<Vec<Walked>>>,
+    /// Every impossible SET, once.
+    pub(super) refusals: Option<Rc<Vec<Refused>>>,
+}
+
+/// A second session of a device that has not run since the first.
+pub(super) struct Again {
+    /// How many bytes it gave.
+    pub(super) bytes: u64,
+    /// How they differ from the first session's.
+    pub(super) difference: Option<String>,
+}
+
+impl Facts {
+    /// Saves the device as it is, twice, and tries a reset.
+    pub(super) fn of(lab: &mut Lab<'_>, partner: Option<&mut Lab<'_>>) -> Self {
+        let held = hold(lab).map(Rc::new);
+        let again = held.as_ref().map_err(Clone::clone).and_then(|held| {
+            let mut compare = Compare::with(held);
+            let bytes = lab.save(PIECE, &mut |piece| compare.take(piece))?;
+            Ok(Again { bytes, difference: compare.difference() })
+        });
+        let resets = reset(lab)
+            .and_then(|()| partner.map_or(Ok(()), reset).map_err(|reason| format!("the partner: {reason}")));
+        Self { held, again, resets, copies: None, walk: None, refusals: None }
+    }
+
+    /// Whether two sessions of the stopped device gave the same bytes.
+    pub(super) fn is_deterministic(&self) -> bool {
+        self.again.as_ref().is_ok_and(|again| again.difference.is_none())
+    }
+
+    /// Bytes of the state that is held.
+    pub(super) fn length(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.len())
+    }
+
+    /// Whether the state is so large that few passes over it are made.
+    pub(super) fn is_large(&self) -> bool {
+        self.length() > LARGE
+    }
+}
+
+fn hold(lab: &mut Lab<'_>) -> Result<Vec<u8>, String> {
+    let mut held: Vec<u8> = Vec::new();
+    let mut room = Ok(());
+    lab.reach(State::Stop)?;
+    lab.save(PIECE, &mut |piece| {
+        if room.is_ok() {
+            room = held.try_reserve(piece.len());
+        }
+        if room.is_ok() {
+            held.extend_from_slice(piece);
+        }
+    })?;
+    room.map_err(|error| format!("the state does not fit into memory: {error}"))?;
+    Ok(held)
+}
+
+/// A reset of a running device.
+fn reset(lab: &mut Lab<'_>) -> Result<(), String> {
+    lab.home()?;
+    let answer = lab.reset();
+    lab.home()?;
+    answer.map_err(|errno| format!("a reset is refused: {}", name(errno)))
+}
+
+/// A state of more bytes is large.
+const LARGE: usize = 64 << 20;
