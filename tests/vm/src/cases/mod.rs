@@ -8,8 +8,10 @@ mod bench;
 mod cancel;
 mod conform;
 mod dirty;
+mod injected;
 mod interrupt;
 mod kill;
+mod large;
 mod library;
 mod live;
 mod moving;
@@ -42,6 +44,8 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         rounds::CASES,
         bench::CASES,
         &testdev::cases(),
+        large::CASES,
+        injected::CASES,
         &conform::cases(),
     ]
     .concat()

@@ -1,0 +1,159 @@
+//! States of the size that real devices have, on the kernel's test device.
+//!
+//! Deliberately absent: how quickly it goes. Under emulation a time says nothing; bytes and memory do.
+
+mod killed;
+mod live;
+mod several;
+mod slow;
+mod transfer;
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::device::RUNNING;
+use crate::modules::Set;
+use crate::suite::Case;
+use crate::testdev::TestDevice;
+use crate::tool::{self, Outcome, vfio_migrate};
+
+pub(super) const CASES: &[Case] = &[
+    ("large_state_goes_through_file_pipe_and_move_in_little_memory", transfer::everything),
+    ("state_goes_through_buffers_of_any_size", transfer::buffers),
+    ("large_state_that_changes_slowly_is_moved_before_the_stop", live::converges),
+    ("large_state_that_changes_quickly_is_refused_with_advice_and_runs_on", live::does_not_converge),
+    ("initial_data_that_begin_anew_are_sent_and_told_anew", live::begins_anew),
+    ("interrupt_of_a_slow_device_ends_soon_and_leaves_it_running", slow::interrupted),
+    ("interrupt_of_a_device_that_blocks_ends_with_its_call", slow::blocking),
+    ("killed_save_leaves_the_content_in_each_phase", killed::saves),
+    ("killed_load_and_killed_move_leave_what_recover_brings_back", killed::moves),
+    ("four_large_devices_are_saved_and_loaded_in_lockstep", several::lockstep),
+    ("large_stream_that_is_cut_damaged_or_of_another_driver_is_refused", several::refusals),
+];
+
+/// Bytes of a large content.
+const LARGE: u64 = 256 * MIB;
+const MIB: u64 = 1 << 20;
+
+/// Makes the device number `number`, which holds so many bytes.
+fn device(set: Set, number: u32, size: u64) -> Result<TestDevice> {
+    let device = TestDevice::create(set, &format!("c0000000-0000-0000-0000-{number:012}"))?;
+    device.knob("size", size)?;
+    device.fill(u64::from(number))?;
+    Ok(device)
+}
+
+/// How a process ended, and what it took.
+struct Measured {
+    outcome: Outcome,
+    took: Duration,
+    /// The most memory that it had at once, in bytes.
+    peak: u64,
+}
+
+impl Measured {
+    /// Runs `vfio-migrate` to its end.
+    fn run(arguments: &str) -> Result<Self> {
+        Self::start(vfio_migrate(arguments).stdin(Stdio::null()).stdout(Stdio::piped()))?.finish()
+    }
+
+    fn start(command: &mut Command) -> Result<Running> {
+        let began = Instant::now();
+        let child = tool::start(command)?;
+        let status = format!("/proc/{}/status", child.id());
+        let watch = thread::spawn(move || peak(&status));
+        Ok(Running { child, began, watch })
+    }
+
+    /// Fails unless it went well; tells what it took.
+    fn expect(self, wanted: &[i32], what: &str) -> Result<Outcome> {
+        let outcome = self.outcome.expect(wanted)?;
+        let (took, peak) = (self.took.as_secs_f64(), self.peak / 1024);
+        println!("# {what}: {took:.1} s, at most {peak} KiB of memory");
+        Ok(outcome)
+    }
+}
+
+/// A process whose memory is watched.
+struct Running {
+    child: std::process::Child,
+    began: Instant,
+    watch: thread::JoinHandle<u64>,
+}
+
+impl Running {
+    fn finish(self) -> Result<Measured> {
+        let outcome = tool::finish(self.child)?;
+        let peak = self.watch.join().ok().context("the watching thread panicked")?;
+        Ok(Measured { outcome, took: self.began.elapsed(), peak })
+    }
+}
+
+/// The most memory that a process had, as long as it was there.
+fn peak(status: &str) -> u64 {
+    let mut peak = 0;
+    while let Some(now) = fs::read_to_string(status).ok().and_then(|text| kib(&text)) {
+        peak = now * 1024;
+        thread::sleep(Duration::from_millis(5));
+    }
+    peak
+}
+
+fn kib(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Fails unless the device runs and holds this.
+fn check(device: &TestDevice, content: u64) -> Result<()> {
+    let got = (device.state()?, device.checksum()?);
+    ensure!(got.0 == "RUNNING" && got.1 == content, "wanted RUNNING with {content:x}, got {got:x?}");
+    Ok(())
+}
+
+/// Lets a device run that was left in STOP.
+fn let_run(device: &TestDevice) -> Result<()> {
+    let state = device.state()?;
+    ensure!(state == "STOP", "wanted STOP, got {state}");
+    device.open()?.set_state(RUNNING)
+}
+
+/// How many bytes were moved while the devices stood still, and how many in all.
+fn moved(said: &str) -> Result<(u64, u64)> {
+    let part = said.split_once(", in which ").and_then(|(_, rest)| rest.split_once(" bytes of state"));
+    let (moved, all) = part.and_then(|(part, _)| part.split_once(" of ")).context("no word of the bytes")?;
+    Ok((moved.parse()?, all.parse()?))
+}
+
+/// A folder of its own for what is saved, so that nothing else is found there.
+struct Folder(&'static str);
+
+impl Folder {
+    fn new(path: &'static str) -> Result<Self> {
+        fs::create_dir(path)?;
+        Ok(Self(path))
+    }
+
+    fn file(&self) -> String {
+        format!("{}/state", self.0)
+    }
+
+    /// Fails if anything was left.
+    fn check_empty(&self) -> Result<()> {
+        let names = fs::read_dir(self.0)?.flatten().map(|file| file.file_name());
+        let names: Vec<_> = names.collect();
+        ensure!(names.is_empty(), "wanted no file, got {names:?}");
+        Ok(())
+    }
+}
+
+impl Drop for Folder {
+    /// What cannot be removed shows where it is made anew.
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(self.0);
+    }
+}
