@@ -301,7 +301,8 @@ static ssize_t dirty_pages_show(struct device *dev, struct device_attribute *att
 	int at = 0;
 
 	for (i = 0; i < mt->log.script_count; i++)
-		at += sysfs_emit_at(text, at, "%#llx %#llx\n", mt->log.script[i].iova, mt->log.script[i].length);
+		at += sysfs_emit_at(text, at, "%#llx %#llx\n", mt->log.script[i].iova,
+				    mt->log.script[i].length);
 	return at;
 }
 

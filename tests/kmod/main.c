@@ -112,7 +112,8 @@ static ssize_t content(struct migtest *mt, char __user *out, const char __user *
 	while (done < count) {
 		if (mutex_lock_interruptible(&mt->lock))
 			return done ? done : -ERESTARTSYS;
-		piece = content_piece(mt, out ? out + done : NULL, in ? in + done : NULL, count - done, at + done);
+		piece = content_piece(mt, out ? out + done : NULL, in ? in + done : NULL,
+				      count - done, at + done);
 		mutex_unlock(&mt->lock);
 		if (piece <= 0)
 			break;

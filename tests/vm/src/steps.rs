@@ -70,6 +70,18 @@ impl KernelLog {
         Ok(Self(log))
     }
 
+    /// The log as far as it goes back.
+    pub(crate) fn whole() -> Result<Self> {
+        let mut log = Self::from_now()?;
+        log.0.seek(SeekFrom::Start(0))?;
+        Ok(log)
+    }
+
+    /// What the kernel said, line by line.
+    pub(crate) fn lines(self) -> Result<Vec<String>> {
+        self.find(|record| record.lines().next().map(str::to_string))
+    }
+
     /// The cards' steps since then, in their order.
     pub(crate) fn steps(self) -> Result<Vec<Step>> {
         self.find(step)
@@ -87,22 +99,6 @@ impl KernelLog {
             }
         }
     }
-}
-
-/// All that the kernel warned of since it was started, as far as its log goes back.
-pub(crate) fn warnings() -> Result<Vec<String>> {
-    let mut log = KernelLog::from_now()?;
-    log.0.seek(SeekFrom::Start(0))?;
-    let is_warning = |text: &&str| WARNINGS.iter().any(|word| text.contains(word));
-    log.find(|record| record.lines().next().filter(is_warning).map(str::to_string))
-}
-
-pub(crate) fn debug() -> Result<()> {
-    let mut log = KernelLog::from_now()?;
-    println!("# seek {:?}", log.0.seek(SeekFrom::Start(0)));
-    let all = log.find(|record| Some(record.to_string()))?;
-    println!("# {} records, last {:?}", all.len(), &all[all.len().saturating_sub(3)..]);
-    Ok(())
 }
 
 /// Fails when a card may start a DMA while another one stands still. The cards come from RUNNING; those that are to be
@@ -132,10 +128,6 @@ fn step(record: &str) -> Option<Step> {
     let card = front.rsplit(' ').next()?;
     Some((card.to_string(), from.parse().ok()?, to.parse().ok()?))
 }
-
-/// How the kernel begins to tell of what it does not like.
-const WARNINGS: [&str; 6] =
-    ["WARNING: ", "BUG: ", "Oops: ", "INFO: task ", "possible circular locking", "refcount_t: "];
 
 /// The states in which a device may start a DMA.
 const ACTIVE: [u32; 2] = [RUNNING, PRE_COPY];

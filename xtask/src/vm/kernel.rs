@@ -1,11 +1,11 @@
 //! The guest's kernel and two sets of modules, all from Debian's packages.
 //!
-//! Both sets have `mtty`, the kernel's sample of a migratable device, which needs no hardware, and `migtest`, a device
-//! of our own, which is built in each run by [`super::kmod`].
+//! Both sets have `mtty`, the kernel's sample of a migratable device, which needs no hardware, and
+//! `migtest`, a device of our own, which is built in each run by [`super::kmod`].
 //! The stock set is Debian's own and is opened through groups. Debian builds no iommufd, so the
 //! second set builds it, and vfio with device files, from the same kernel's source.
 //!
-//! Deliberately absent: the source afterwards. Only the image, the modules and what builds more modules are kept.
+//! Deliberately absent: the source afterwards. Kept are the image, the modules and what builds more modules.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,8 +69,8 @@ pub(crate) fn iommufd_symbols(kit: &Path) -> PathBuf {
     kit.join("iommufd.symvers")
 }
 
-/// The command that builds the modules in a folder against the headers in `root`, an unpacked kernel package or a kit,
-/// without debug information, which would need more programs.
+/// The command that builds the modules in a folder against the headers in `root`, an unpacked kernel package
+/// or a kit, without debug information, which would need more programs.
 pub(crate) fn make_modules(root: &Path, headers: &Path, folder: &Path) -> Result<Command> {
     let name =
         headers.file_name().and_then(|name| name.to_str()).context("a folder of headers has a name")?;

@@ -1,4 +1,4 @@
-//! The test device's module `migtest`: built from `tests/kmod` in each run, where its source or the kernel has changed.
+//! The test device's module `migtest`, built from `tests/kmod` in a run if its source or the kernel has changed.
 //!
 //! Deliberately absent: what the module does. `tests/kmod/README.md` says that.
 
@@ -47,7 +47,8 @@ fn renew(place: &Path, stamp: &str) -> Result<()> {
     Ok(fs::write(file, stamp)?)
 }
 
-/// Makes a folder's source that of another one; files that are the same stay untouched, so that `make` sees what changed.
+/// Makes a folder's source that of another one. Files that are the same stay untouched, so that `make` sees
+/// what has changed.
 fn mirror(source: &Path, place: &Path) -> Result<()> {
     let is_source = |name: &str| name == "Kbuild" || name.ends_with(".c") || name.ends_with(".h");
     let mut names = Vec::new();
