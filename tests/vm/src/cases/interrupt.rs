@@ -1,6 +1,7 @@
 //! Signals while the other end of a pipe says nothing: the device runs again.
 //!
-//! Deliberately absent: a signal while the driver works. `mtty` is never busy long enough to be met there.
+//! Deliberately absent: a signal while the driver works. `mtty` is never busy long enough to be met there; the test
+//! device is, in `large`.
 
 use std::fs;
 use std::io::{self, Write as _};

@@ -2,7 +2,8 @@
 //!
 //! `mtty` keeps its state when it is closed. A device of vfio-pci is reset then, unless someone else holds it.
 //!
-//! Deliberately absent: a killed `move`. Its devices are left as those of a save and of a load are.
+//! Deliberately absent: a killed `move`, and a phase in which the driver works. Those are in `large`, on a device that
+//! can be slow.
 
 use std::fs;
 

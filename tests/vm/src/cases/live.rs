@@ -1,6 +1,7 @@
 //! A device that works on while it is copied: what it does in pre-copy arrives.
 //!
-//! Deliberately absent: dirty data. What `mtty` gives in pre-copy never changes; its content comes with the stop.
+//! Deliberately absent: dirty data. What `mtty` gives in pre-copy never changes; its content comes with the stop. A
+//! device that changes is in `large`.
 
 use std::fs::File;
 use std::os::fd::AsFd as _;

@@ -1,7 +1,7 @@
 //! What is tried on each set of modules; a file is a group of situations.
 //!
-//! Deliberately absent: what needs no kernel. Damage of every kind and failures of every step are tried in `tests/tests`,
-//! on devices that can be told to fail.
+//! Deliberately absent: what needs no kernel. Damage of every kind and schedules of several failures are tried in
+//! `tests/tests`, on simulated devices.
 
 mod access;
 mod bench;

@@ -71,13 +71,17 @@ impl Operation {
 }
 
 impl Fault {
-    /// All that may go wrong with the calls of a device that a run without faults has made so often: with the
-    /// first, the middle and the last one of each kind.
+    /// All that may go wrong with the calls that a run without faults has made of a device: with each of them, and
+    /// of those that move data with the first, the middle and the last one.
     pub(super) fn all(side: Side, calls: &BTreeMap<String, u64>) -> Vec<Self> {
         let mut faults = Vec::new();
         for operation in Operation::ALL {
             let count = calls.get(operation.name()).copied().unwrap_or_default();
-            let mut places = if count == 0 { Vec::new() } else { vec![1, count.div_ceil(2), count] };
+            let mut places: Vec<u64> = match operation {
+                Operation::Read | Operation::Write if count > 0 => vec![1, count.div_ceil(2), count],
+                Operation::Read | Operation::Write => Vec::new(),
+                Operation::Set | Operation::Get | Operation::Info | Operation::Size => (1..=count).collect(),
+            };
             places.dedup();
             for nth in places {
                 let fault = |(kind, reset_fails)| Self { side, operation, nth, kind, reset_fails };

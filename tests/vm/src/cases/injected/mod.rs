@@ -1,9 +1,9 @@
-//! Failures in the kernel: each kind of call, the first, the middle and the last one, in every command that
-//! migrates.
+//! Failures in the kernel: calls of each kind, from the first to the last one, in every command that migrates.
 //!
 //! Deliberately absent: schedules of several failures, and devices in lockstep. Both are in `tests/tests`,
 //! where a run costs no process.
 
+mod behind;
 mod fault;
 mod library;
 mod scene;
@@ -31,6 +31,7 @@ pub(super) const CASES: &[Case] = &[
     ("failing_calls_of_a_move_with_pre_copy_leave_one_device_with_the_content", |bench| {
         all(bench, Command::MoveLive)
     }),
+    ("failing_load_whose_device_is_reset_by_its_guest_before_the_end_says_so", behind::load),
     ("device_in_error_is_asked_for_no_state_and_reset", library::error),
     ("device_whose_state_cannot_be_read_is_brought_back_by_name", library::unknown),
 ];

@@ -3,7 +3,7 @@
 //! - It ends with 0 or 3. With 0 everything has arrived, with 3 the message names what went wrong first and, of
 //!   two devices, the one with which it did.
 //! - Each device is where the message says, as the kernel sees it, and no data session of it is open.
-//! - The source runs with its content, unless the message says that it was reset, or that nobody knows its state.
+//! - The source runs with its content, unless the message says that it was reset, or that its state is unknown.
 //! - No device runs with half a state, and not both run with one, unless nobody knows where the destination is.
 //! - A file is there if and only if it is complete.
 //!
@@ -11,7 +11,7 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::fault::Fault;
+use super::fault::{Fault, Operation};
 use super::scene::{Command, Scene, Side};
 use crate::tool::{DEVICE_REFUSED, DONE, Outcome};
 
@@ -146,7 +146,9 @@ fn check_device(
         Told::Unknown => vec![own, scene.good, scene.empty],
     };
     let is_copy = is_loaded && side == Side::Destination;
-    if fault.is_guest_reset_of(side) || is_copy && fault.is_guest_reset_of(Side::Source) {
+    // A reset of a destination within the SET itself is one that nobody can see.
+    let is_seen = is_copy && fault.operation != Operation::Set;
+    if fault.is_guest_reset_of(side) && !is_seen || is_copy && fault.is_guest_reset_of(Side::Source) {
         wanted.push(scene.empty);
     }
     let is_half = *told == Told::Unknown && ["RESUMING", "ERROR"].contains(&found.state.as_str());

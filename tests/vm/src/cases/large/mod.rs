@@ -17,23 +17,37 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::device::RUNNING;
 use crate::modules::Set;
-use crate::suite::Case;
+use crate::suite::{Bench, Case};
 use crate::testdev::TestDevice;
 use crate::tool::{self, Outcome, vfio_migrate};
 
 pub(super) const CASES: &[Case] = &[
-    ("large_state_goes_through_file_pipe_and_move_in_little_memory", transfer::everything),
-    ("state_goes_through_buffers_of_any_size", transfer::buffers),
-    ("large_state_that_changes_slowly_is_moved_before_the_stop", live::converges),
-    ("large_state_that_changes_quickly_is_refused_with_advice_and_runs_on", live::does_not_converge),
-    ("initial_data_that_begin_anew_are_sent_and_told_anew", live::begins_anew),
-    ("interrupt_of_a_slow_device_ends_soon_and_leaves_it_running", slow::interrupted),
-    ("interrupt_of_a_device_that_blocks_ends_with_its_call", slow::blocking),
-    ("killed_save_leaves_the_content_in_each_phase", killed::saves),
-    ("killed_load_and_killed_move_leave_what_recover_brings_back", killed::moves),
-    ("four_large_devices_are_saved_and_loaded_in_lockstep", several::lockstep),
-    ("large_stream_that_is_cut_damaged_or_of_another_driver_is_refused", several::refusals),
+    ("large_state_goes_through_file_pipe_and_move_in_little_memory", |bench| {
+        timed(bench, transfer::everything)
+    }),
+    ("state_goes_through_buffers_of_any_size", |bench| timed(bench, transfer::buffers)),
+    ("large_state_that_changes_slowly_is_moved_before_the_stop", |bench| timed(bench, live::converges)),
+    ("large_state_that_changes_quickly_is_refused_with_advice_and_runs_on", |bench| {
+        timed(bench, live::does_not_converge)
+    }),
+    ("initial_data_that_begin_anew_are_sent_and_told_anew", |bench| timed(bench, live::begins_anew)),
+    ("interrupt_of_a_slow_device_ends_soon_and_leaves_it_running", |bench| timed(bench, slow::interrupted)),
+    ("interrupt_of_a_device_that_blocks_ends_with_its_call", |bench| timed(bench, slow::blocking)),
+    ("killed_save_leaves_the_content_in_each_phase", |bench| timed(bench, killed::saves)),
+    ("killed_load_and_killed_move_leave_what_recover_brings_back", |bench| timed(bench, killed::moves)),
+    ("four_large_devices_are_saved_and_loaded_in_lockstep", |bench| timed(bench, several::lockstep)),
+    ("large_stream_that_is_cut_damaged_or_of_another_driver_is_refused", |bench| {
+        timed(bench, several::refusals)
+    }),
 ];
+
+/// Runs a case and tells how long it took, with the making of its devices.
+fn timed(bench: &Bench, case: fn(&Bench) -> Result<()>) -> Result<()> {
+    let began = Instant::now();
+    case(bench)?;
+    println!("# all of this took {:.1} s", began.elapsed().as_secs_f64());
+    Ok(())
+}
 
 /// Bytes of a large content.
 const LARGE: u64 = 256 * MIB;
