@@ -551,5 +551,17 @@ mod tests {
             let answer = dma_logging_report(&none, iova, length, page_size, &mut bitmap);
             assert_eq!((answer, bitmap), (Err(errno), [u64::MAX]), "{length:#x} at {iova:#x}");
         }
+        let mut bitmap = [0; 1 << 14];
+        for (length, errno) in [(0, Errno::INVAL), ((1 << 20) + 1, Errno::INVAL), (1 << 20, Errno::NOTTY)] {
+            assert_eq!(dma_logging_report_in(&none, 0, length, 1, &mut bitmap), Err(errno), "{length:#x}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_has_is_asked_of_nobody() {
+        let none = File::open("/dev/null").unwrap();
+        assert_eq!(unknown_request(&none), Err(Errno::NOTTY));
+        assert_eq!(unknown_feature(&none, uapi::FEATURE_GET), Err(Errno::NOTTY));
+        assert_eq!(get_precopy_info_as(&none, u32::MAX, 0xa5), Err(Errno::NOTTY));
     }
 }

@@ -91,4 +91,4 @@ fn reset(lab: &mut Lab<'_>) -> Result<(), String> {
 }
 
 /// A state of more bytes is large.
-const LARGE: usize = 64 << 20;
+pub(super) const LARGE: usize = 64 << 20;

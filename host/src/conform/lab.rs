@@ -6,6 +6,7 @@
 //!
 //! Deliberately absent: recovery as a VMM does it, and `Device`, which hides what a driver gets wrong.
 
+use std::fmt;
 use std::os::fd::BorrowedFd;
 
 use rustix::io::{Errno, Result as Answer};
@@ -17,6 +18,15 @@ use super::words::said;
 use crate::device::Unsupported;
 use crate::interrupt::Interrupt;
 use crate::ioctl;
+
+/// A device that is not in RUNNING, and can't be brought there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stuck {
+    /// Where GET says that it is, where it knows.
+    pub at: Option<State>,
+    /// What its reset answered.
+    pub reset: Answer<()>,
+}
 
 /// A device that nobody else uses, behind its file descriptor.
 #[derive(Debug)]
@@ -150,8 +160,8 @@ impl<'a> Lab<'a> {
     /// Brings the device to RUNNING, with its content where that can be.
     ///
     /// # Errors
-    /// Why it can't, in words.
-    pub(super) fn home(&mut self) -> Result<(), String> {
+    /// It does not come back.
+    pub(super) fn home(&mut self) -> Result<(), Stuck> {
         let by_set = match self.at {
             Some(State::Running) => true,
             at => at.is_some_and(has_way_back) && self.set(State::Running).is_ok(),
@@ -199,7 +209,7 @@ impl<'a> Lab<'a> {
         }
     }
 
-    fn home_by_reset(&mut self) -> Result<(), String> {
+    fn home_by_reset(&mut self) -> Result<(), Stuck> {
         let reset = self.reset();
         if reset.is_ok() && self.at == Some(State::Running) {
             return Ok(());
@@ -210,8 +220,23 @@ impl<'a> Lab<'a> {
             self.at = Some(State::Running);
             return Ok(());
         }
-        let place = at.map_or("no state that GET knows", State::name);
-        Err(format!("the device is in {place} and does not come back: its reset answered {}", said(&reset)))
+        Err(Stuck { at, reset })
+    }
+}
+
+impl fmt::Display for Stuck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.at.map_or("no state that GET knows", State::name);
+        let reset = said(&self.reset);
+        write!(f, "the device is in {at} and does not come back: its reset answered {reset}")
+    }
+}
+
+impl std::error::Error for Stuck {}
+
+impl From<Stuck> for String {
+    fn from(stuck: Stuck) -> Self {
+        stuck.to_string()
     }
 }
 

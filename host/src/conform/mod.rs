@@ -28,9 +28,7 @@ mod words;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use vfio_migration_core::device::State;
-
-pub use self::lab::Lab;
+pub use self::lab::{Lab, Stuck};
 
 use self::facts::Facts;
 use self::trial::{Checked, Trial};
@@ -82,11 +80,16 @@ pub struct Report {
     /// Each rule with its outcome, in the order of the trials. The last one is not to be believed where the interrupt was
     /// asked.
     pub results: Vec<(&'static Rule, Outcome)>,
-    /// Where the device was left; or why it is not in RUNNING.
-    pub left: Result<State, String>,
+    /// The device was left in RUNNING, or not.
+    pub left: Result<(), Stuck>,
     /// The same of the partner, where there is one.
-    pub partner_left: Option<Result<State, String>>,
+    pub partner_left: Option<Result<(), Stuck>>,
 }
+
+/// A name that is no rule's and no family's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("wanted a rule's id or its family, got '{0}'")]
+pub struct UnknownRule(pub String);
 
 /// What a rule needs of a device to be tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,14 +129,14 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
 /// The rules with these ids, or of these families (`FSM`), in their own order; all where nothing is given.
 ///
 /// # Errors
-/// The name that is no rule's and no family's.
-pub fn select(names: &[String]) -> Result<Vec<&'static Rule>, String> {
+/// [`UnknownRule`].
+pub fn select(names: &[String]) -> Result<Vec<&'static Rule>, UnknownRule> {
     let is = |name: &str, rule: &Rule| {
         let family = rule.id.split('-').next().unwrap_or_default();
         rule.id.eq_ignore_ascii_case(name) || family.eq_ignore_ascii_case(name)
     };
     match names.iter().find(|name| !rules().any(|rule| is(name, rule))) {
-        Some(unknown) => Err(unknown.clone()),
+        Some(unknown) => Err(UnknownRule(unknown.clone())),
         None => {
             Ok(rules().filter(|rule| names.is_empty() || names.iter().any(|name| is(name, rule))).collect())
         }
@@ -152,8 +155,8 @@ pub fn run<'a>(
     watch: impl FnMut(&'static Rule),
 ) -> Report {
     let tried = catch_unwind(AssertUnwindSafe(|| try_all(lab, partner.as_deref_mut(), rules, watch)));
-    let left = leave(lab);
-    let partner_left = partner.map(leave);
+    let left = lab.home();
+    let partner_left = partner.map(Lab::home);
     match tried {
         Ok(results) => Report { results, left, partner_left },
         Err(panic) => resume_unwind(panic),
@@ -177,11 +180,6 @@ fn try_all<'a>(
         results.push((rule, trial.run(rule.needs, rule.check)));
     }
     results
-}
-
-/// Brings a device to RUNNING.
-fn leave(lab: &mut Lab<'_>) -> Result<State, String> {
-    lab.home().map(|()| State::Running)
 }
 
 impl Level {
@@ -311,6 +309,6 @@ mod tests {
         };
         assert_eq!(ids(&["rst", "feat-02"]).unwrap(), ["FEAT-02", "RST-01", "RST-02", "RST-03", "RST-04"]);
         assert_eq!(ids(&[]).unwrap().len(), rules().count());
-        assert_eq!(ids(&["FSM", "FSM-99"]), Err("FSM-99".to_owned()));
+        assert_eq!(ids(&["FSM", "FSM-99"]), Err(UnknownRule("FSM-99".to_owned())));
     }
 }

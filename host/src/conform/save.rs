@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use vfio_migration_core::device::State;
 
 use super::data::Data;
+use super::facts::LARGE;
 use super::stream::{PIECE, Print, read_to_end};
 use super::trial::{Checked, Skip, Trial};
 use super::words::{bytes, name, said};
@@ -210,13 +211,15 @@ fn end_is_readable(trial: &mut Trial<'_, '_>) -> Checked {
     Ok(())
 }
 
-/// The sizes of reads and writes that are tried with a state of so many bytes: none that takes too many calls, and of
-/// those that hold it whole the smallest.
+/// The sizes of reads and writes that are tried with a state of so many bytes: none that takes too many calls, of those
+/// that hold it whole the smallest, and for a large state few.
 pub(super) fn sizes(length: usize) -> Vec<usize> {
-    let few_calls = SIZES.into_iter().filter(|size| length.div_ceil(*size) <= CALLS);
     let whole = SIZES.into_iter().filter(|&size| size < length).count();
     let most = SIZES.get(whole).copied().unwrap_or(usize::MAX);
-    few_calls.filter(|&size| size <= most).collect()
+    let fits = |size: &usize| *size <= most && length.div_ceil(*size) <= CALLS;
+    let sizes: Vec<usize> = SIZES.into_iter().filter(fits).collect();
+    let few = if length > LARGE { 3 } else { SIZES.len() };
+    sizes[sizes.len().saturating_sub(few)..].to_vec()
 }
 
 const SIZES: [usize; 8] = [1, 7, 4095, 4096, 4097, 64 << 10, 1 << 20, 8 << 20];
@@ -233,6 +236,9 @@ mod tests {
         assert_eq!(sizes(20_000), [1, 7, 4095, 4096, 4097, 64 << 10]);
         assert_eq!(sizes(64 << 10), [1, 7, 4095, 4096, 4097, 64 << 10]);
         assert_eq!(sizes((64 << 10) + 1), [7, 4095, 4096, 4097, 64 << 10, 1 << 20]);
-        assert_eq!(sizes(1 << 30), [64 << 10, 1 << 20, 8 << 20]);
+        assert_eq!(sizes(64 << 20), [4095, 4096, 4097, 64 << 10, 1 << 20, 8 << 20]);
+        for large in [66 << 20, 1 << 30] {
+            assert_eq!(sizes(large), [64 << 10, 1 << 20, 8 << 20]);
+        }
     }
 }

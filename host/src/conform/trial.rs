@@ -11,7 +11,7 @@ use vfio_migration_core::device::{Features, State};
 
 use super::data::Data;
 use super::facts::Facts;
-use super::lab::Lab;
+use super::lab::{Lab, Stuck};
 use super::stream::{Compare, Loaded, PIECE};
 use super::words::{first_few, said};
 use super::{Need, Outcome};
@@ -23,6 +23,12 @@ pub(super) struct Skip(pub(super) String);
 impl From<String> for Skip {
     fn from(reason: String) -> Self {
         Self(reason)
+    }
+}
+
+impl From<Stuck> for Skip {
+    fn from(stuck: Stuck) -> Self {
+        Self(stuck.to_string())
     }
 }
 

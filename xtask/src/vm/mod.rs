@@ -71,9 +71,7 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
     check_libc()?;
     let cache = Cache::new(options.refresh)?;
     let kernel = match (&options.kernel, &options.modules) {
-        (Some(image), Some(modules)) => {
-            Kernel { image: image.clone(), modules: modules.clone(), kit: None }
-        }
+        (Some(image), Some(modules)) => Kernel { image: image.clone(), modules: modules.clone(), kit: None },
         _ => kernel::made(&cache.folder("kernel", KERNEL_TOOLS, kernel::make)?),
     };
     let qemu = match &options.qemu {

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vfio_migration_core::device::State;
-use vfio_migration_host::conform::{Lab, Level, Report, Rule, rules, run as try_rules, select};
+use vfio_migration_host::conform::{Lab, Level, Report, Rule, UnknownRule, rules, run as try_rules, select};
 use vfio_migration_host::interrupt::Interrupt;
 use vfio_migration_host::open::{Identity, Name, Opened};
 
@@ -32,7 +32,7 @@ else's; with fd:N only processes that this one descends from may hold it too, an
 also after Ctrl-C, it is in RUNNING, or it is said why not.
 
 States are loaded into the partner, a device of the same driver with the same flags; without one into the device itself
-after a reset, where a reset that keeps the state hides a load that does nothing. Up to three states are held in memory.
+after a reset, where a reset that keeps the state hides a load that does nothing. Two states are held in memory.
 
 Exit codes: 0 no rule of level must or should failed; 6 a rule of level should failed; 7 one of level must; others as
 for every command. In TAP a failed note is a TODO, which no consumer counts.")]
@@ -222,7 +222,7 @@ fn stuck(header: &Header<'_>, report: &Report) -> Vec<String> {
 }
 
 fn selected(names: &[String]) -> Result<Vec<&'static Rule>, Fail> {
-    select(names).map_err(|unknown| unknown_rule("--rule", &unknown))
+    select(names).map_err(|UnknownRule(name)| unknown_rule("--rule", &name))
 }
 
 fn known(id: &str) -> Result<&'static Rule, Fail> {

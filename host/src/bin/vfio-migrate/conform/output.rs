@@ -5,7 +5,8 @@
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
-use vfio_migration_host::conform::{Level, Outcome, Report, Rule};
+use vfio_migration_core::device::State;
+use vfio_migration_host::conform::{Level, Outcome, Report, Rule, Stuck};
 
 /// How it is printed.
 #[derive(Clone, Copy)]
@@ -88,9 +89,9 @@ fn table(out: &mut impl Write, header: &Header<'_>, report: &Report, verbose: bo
     let (passed, skipped) = (report.passed(), report.skipped());
     writeln!(
         out,
-        "{passed} passed, {all} failed ({must} must, {should} should, {note} note), {skipped} skipped; {} is in {}",
+        "{passed} passed, {all} failed ({must} must, {should} should, {note} note), {skipped} skipped; {}: {}",
         header.device,
-        left(report)
+        report.left.map_or_else(String::from, |()| format!("left in {}", State::Running))
     )
 }
 
@@ -123,16 +124,17 @@ fn tap(out: &mut impl Write, header: &Header<'_>, report: &Report) -> io::Result
             )?;
         }
     }
-    writeln!(out, "# the device is in {}", left(report))
+    writeln!(out, "# left in {}", left(report))
 }
 
 fn markdown(out: &mut impl Write, report: &Report) -> io::Result<()> {
-    writeln!(out, "| rule | level | result | what was seen |\n|---|---|---|---|")?;
+    writeln!(out, "| rule | level | result | statement | what was seen |\n|---|---|---|---|---|")?;
     for (rule, outcome) in &report.results {
-        let Rule { id, level, .. } = rule;
+        let Rule { id, level, statement, .. } = rule;
+        let statement = in_a_cell(statement);
         let (word, detail) = (outcome.name(), in_a_cell(outcome.detail()));
         let word = if matches!(outcome, Outcome::Fail(_)) { format!("**{word}**") } else { word.to_owned() };
-        writeln!(out, "| {id} | {level} | {word} | {detail} |")?;
+        writeln!(out, "| {id} | {level} | {word} | {statement} | {detail} |")?;
     }
     Ok(())
 }
@@ -191,8 +193,8 @@ fn left(report: &Report) -> String {
     in_words(&report.left)
 }
 
-fn in_words(left: &Result<vfio_migration_core::device::State, String>) -> String {
-    left.as_ref().map_or_else(Clone::clone, |state| state.name().to_owned())
+fn in_words(left: &Result<(), Stuck>) -> String {
+    left.map_or_else(String::from, |()| State::Running.name().to_owned())
 }
 
 /// A text in lines of at most 112 columns.
@@ -231,10 +233,10 @@ const HEAD: &str = "\
 - **should**: the uapi recommends it, or VMMs are slower or blind without it; 6.
 - **note**: nothing breaks where it is not so.
 
-The device loses its content, and nobody else may use it. `fd:N` is refused where a process holds the device that this
-one does not descend from. The device's state as it was found is held in memory, and the states that pre-copy gives
-(up to three states in all); from 64 MiB on few passes over it are made, and the report says which. A rule that needs
-what the flags lack, or what another rule's failure keeps from it, is skipped with the reason.
+The device loses its content, and nobody else may use it: `fd:N` is refused where a process holds the device that this
+one does not descend from. Held in memory are the device's state as it was found, and what pre-copy gives of it. From
+64 MiB on few passes are made over a state, and the report says which. A rule that needs what the flags lack, or what
+another rule's failure keeps from it, is skipped with the reason.
 
 States are loaded into the partner (`--partner DEVICE`: same driver, same flags), or into the device itself after a
 reset. Without a partner a driver whose reset keeps the state can hide that its load does nothing.
@@ -242,7 +244,7 @@ reset. Without a partner a driver whose reset keeps the state can hide that its 
 
 #[cfg(test)]
 mod tests {
-    use vfio_migration_core::device::State;
+    use rustix::io::Errno;
     use vfio_migration_host::conform::rules;
 
     use super::*;
@@ -259,7 +261,7 @@ mod tests {
             (rule("FEAT-01"), Outcome::Pass("flags 0x7".into())),
             (rule("FSM-06"), Outcome::Skip("has # every state".into())),
         ];
-        Report { results, left: Ok(State::Running), partner_left: None }
+        Report { results, left: Ok(()), partner_left: None }
     }
 
     fn printed(print: impl Fn(&mut Vec<u8>) -> io::Result<()>) -> String {
@@ -271,7 +273,7 @@ mod tests {
     #[test]
     fn a_table_tells_what_failed_and_was_skipped_and_verbose_what_passed_too() {
         let quiet = printed(|out| table(out, &HEADER, &example(), false));
-        let last = "1 passed, 3 failed (1 must, 1 should, 1 note), 1 skipped; fd:7 is in RUNNING";
+        let last = "1 passed, 3 failed (1 must, 1 should, 1 note), 1 skipped; fd:7: left in RUNNING";
         assert_eq!(quiet.lines().last(), Some(last));
         assert!(quiet.contains("FSM-03   must    FAIL  after a SET, GET says the new state\n"), "{quiet}");
         assert!(quiet.contains("                       wanted STOP, got 9\n"), "{quiet}");
@@ -305,14 +307,18 @@ mod tests {
         let first =
             json!({ "id": "FSM-03", "level": "must", "result": "fail", "detail": "wanted STOP, got 9" });
         assert_eq!(value["rules"][0], first);
-        let stuck = Report { left: Err("the device is in ERROR".into()), ..example() };
-        assert_eq!(all(&HEADER, &stuck)["left"], json!("the device is in ERROR"));
+        let stuck = Stuck { at: Some(State::Error), reset: Err(Errno::IO) };
+        let words = "the device is in ERROR and does not come back: its reset answered EIO";
+        assert_eq!(all(&HEADER, &Report { left: Err(stuck), ..example() })["left"], json!(words));
     }
 
     #[test]
     fn markdown_keeps_what_was_seen_in_its_cell() {
         let text = printed(|out| markdown(out, &example()));
-        assert!(text.contains("| RES-05 | note | **fail** | byte \\| 24 |\n"), "{text}");
+        assert!(
+            text.contains("| RES-05 | note | **fail** | damage anywhere is noticed | byte \\| 24 |\n"),
+            "{text}"
+        );
         assert_eq!(text.lines().count(), 7);
     }
 

@@ -13,8 +13,11 @@ use crate::modules::Set;
 use crate::suite::{Bench, Case};
 use crate::tool;
 
-pub(super) const CASES: &[Case] =
-    &[("conform_finds_of_mtty_what_is_known_and_nothing_else", known), ("conform_page_of_mtty", page)];
+pub(super) const CASES: &[Case] = &[
+    ("conform_finds_of_mtty_what_is_known_and_nothing_else", known),
+    ("conform_tells_of_mtty_in_tap", tap),
+    ("conform_page_of_mtty", page),
+];
 
 /// A rule that mtty breaks, the set of modules with which it shows, and why.
 struct Deviation {
@@ -98,6 +101,25 @@ fn known(bench: &Bench) -> Result<()> {
     }
     let warned: Vec<_> = warnings()?.into_iter().filter(|warning| !before.contains(warning)).collect();
     ensure!(warned.is_empty(), "the kernel warned: {warned:?}");
+    Ok(())
+}
+
+/// What a consumer of TAP counts: the plan, and failures that are no TODO.
+fn tap(bench: &Bench) -> Result<()> {
+    let set = bench.source.set();
+    let known = DEVIATIONS.iter().filter(|known| known.is_for(set));
+    let wanted = known.map(|known| known.rule).filter(|rule| *rule != "RES-05").count();
+    let said = tool::run(&format!("conform {} --tap", bench.source.argument()?))?.expect(&[6, 7])?.output();
+    let tests: Vec<_> =
+        said.lines().filter(|line| line.starts_with("ok ") || line.starts_with("not ok ")).collect();
+    let plan = format!("1..{}", tests.len());
+    ensure!(said.starts_with(&format!("TAP version 14\n{plan}\n")), "wanted the plan {plan}, got {said}");
+    let failed =
+        tests.iter().filter(|line| line.starts_with("not ok ") && !line.contains(" # TODO ")).count();
+    ensure!(failed == wanted, "wanted {wanted} failures, got {failed} in {said}");
+    for (number, line) in (1..).zip(&tests) {
+        ensure!(line.contains(&format!("ok {number} - ")), "wanted number {number}, got {line:?}");
+    }
     Ok(())
 }
 
