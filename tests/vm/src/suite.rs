@@ -1,10 +1,12 @@
-//! Running the cases and saying how each went; one that fails does not stop the others.
+//! Running the cases and saying how each went; one that fails does not stop the others. One in which the kernel warned
+//! has failed.
 //!
 //! Deliberately absent: a time limit. What a case waits for has one in `tool`, and `cargo xtask vm` ends the VM.
 
+use std::fs;
 use std::panic::catch_unwind;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 
 use crate::cases;
 use crate::device::Card;
@@ -39,12 +41,14 @@ pub(crate) struct Suite {
     cases: u32,
     passed: u32,
     failed: u32,
+    /// What the kernel has warned of so far.
+    taint: u64,
 }
 
 impl Suite {
     /// A suite of the cases whose names contain `filter`.
     pub(crate) fn new(filter: &str) -> Self {
-        Self { filter: filter.to_string(), cases: 0, passed: 0, failed: 0 }
+        Self { filter: filter.to_string(), cases: 0, passed: 0, failed: 0, taint: 0 }
     }
 
     /// Loads a set of modules, runs all cases on it, each with new cards, and unloads it.
@@ -70,8 +74,18 @@ impl Suite {
         if name.contains(&self.filter) {
             self.cases += 1;
             let outcome = catch_unwind(|| case(&Bench::new(set)?));
-            self.report(name, outcome.unwrap_or_else(|_| Err(anyhow!("panicked"))));
+            let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("panicked")));
+            let kernel = self.look_at_kernel();
+            self.report(name, outcome.and(kernel));
         }
+    }
+
+    /// Fails when the kernel has warned of something since the last look. Its log is too short to be asked for that.
+    fn look_at_kernel(&mut self) -> Result<()> {
+        let taint = fs::read_to_string("/proc/sys/kernel/tainted")?.trim().parse::<u64>()? & WARNED;
+        let new = taint & !std::mem::replace(&mut self.taint, taint);
+        ensure!(new == 0, "the kernel warned, it has the taint flags {new:#x}");
+        Ok(())
     }
 
     fn report(&mut self, name: &str, outcome: Result<()>) {
@@ -88,3 +102,6 @@ impl Suite {
         }
     }
 }
+
+/// Flags of `/proc/sys/kernel/tainted`: the kernel oopsed, warned, or found a processor that was held up.
+const WARNED: u64 = 1 << 7 | 1 << 9 | 1 << 14;

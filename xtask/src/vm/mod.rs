@@ -36,7 +36,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME")]
     job: Option<String>,
     /// End the VM after this many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    #[arg(long, value_name = "SECONDS", default_value_t = LIMIT)]
     limit: u64,
     /// Boot this kernel image instead of Debian's
     #[arg(long, value_name = "FILE", requires = "modules")]
@@ -62,13 +62,21 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { job: None, limit: 900, kernel: None, modules: None, qemu: None, refresh: false, bless: false }
+        Self {
+            job: None,
+            limit: LIMIT,
+            kernel: None,
+            modules: None,
+            qemu: None,
+            refresh: false,
+            bless: false,
+        }
     }
 }
 
 /// Brings the VM's parts together, boots it and returns its tests' tally.
 pub(crate) fn run(options: &Options) -> Result<Tally> {
-    check_libc()?;
+    check_compiler()?;
     let cache = Cache::new(options.refresh)?;
     let kernel = match (&options.kernel, &options.modules) {
         (Some(image), Some(modules)) => Kernel { image: image.clone(), modules: modules.clone(), kit: None },
@@ -96,6 +104,7 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
         Duration::from_secs(options.limit),
     )?;
     let pages = pages::settle(&fs::read_to_string(&log)?, &command::workspace()?, options.bless)?;
+    ensure!(options.job.is_some() || pages != Tally::default(), "the guest printed no page of docs/");
     let tally = [tally, pages].into_iter().sum();
     println!("{tally}");
     Ok(tally)
@@ -105,8 +114,15 @@ fn fetch_qemu(apt: &Apt, _work: &Path, folder: &Path) -> Result<()> {
     step("fetching Debian's QEMU 10", || apt.unpack_with_dependencies("qemu-system-x86/trixie", folder))
 }
 
-/// Says at once that the C library is missing which the guest's programs are linked with: in the guest is no other.
-fn check_libc() -> Result<()> {
+/// Says at once what is missing for building the guest's programs and its module. The programs are linked with the C
+/// library: in the guest is no other.
+fn check_compiler() -> Result<()> {
+    for (program, package) in [("gcc", "gcc"), ("ld", "binutils")] {
+        ensure!(
+            command::is_installed(program),
+            "no program `{program}`: install the Debian package {package}"
+        );
+    }
     let asked = command::output(Command::new("cc").arg("-print-file-name=libc.a"));
     let found = asked.is_ok_and(|path| Path::new(path.trim()).is_file());
     ensure!(found, "the C compiler `cc` has no static libc.a: install the Debian packages gcc and libc6-dev");
@@ -147,6 +163,9 @@ const AFTER: &str = "\
 Examples:
   cargo xtask vm --job interrupt
   cargo xtask vm --kernel ~/linux/arch/x86/boot/bzImage --modules ~/modules --qemu /";
+
+/// Seconds that the guest's tests may take; on two cores they take about ten minutes.
+const LIMIT: u64 = 1500;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 

@@ -91,6 +91,15 @@ impl Fault {
         faults
     }
 
+    /// Whether it is a refused transfer of data, and nothing else.
+    pub(super) fn is_of_data(&self) -> bool {
+        let moves = match self.operation {
+            Operation::Read | Operation::Write => true,
+            Operation::Set | Operation::Get | Operation::Info | Operation::Size => false,
+        };
+        moves && self.kind == Kind::Refused(End::Old) && !self.reset_fails
+    }
+
     /// What the device is told.
     pub(super) fn lines(self) -> String {
         let (name, nth) = (self.operation.name(), self.nth);

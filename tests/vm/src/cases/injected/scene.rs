@@ -37,6 +37,20 @@ pub(super) struct Scene {
     pub(super) other: u64,
     /// The checksum of a device that was reset.
     pub(super) empty: u64,
+    buffer: &'static str,
+}
+
+/// How much is moved, and in which pieces.
+pub(super) struct Size {
+    content: u64,
+    buffer: &'static str,
+}
+
+impl Size {
+    /// No whole number of pages nor of pieces, of which it takes a dozen.
+    pub(super) const SMALL: Self = Self { content: 40_000, buffer: "4KiB" };
+    /// As real devices have it.
+    pub(super) const LARGE: Self = Self { content: 256 << 20, buffer: "1MiB" };
 }
 
 impl Side {
@@ -76,6 +90,14 @@ impl Command {
         }
     }
 
+    /// Whether it makes as many calls each time. Between two devices a link passes on what it has.
+    pub(super) const fn is_exact(self) -> bool {
+        match self {
+            Self::Save | Self::Load => true,
+            Self::SaveLive | Self::Move | Self::MoveLive => false,
+        }
+    }
+
     /// What it is called for people.
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -89,17 +111,18 @@ impl Command {
 }
 
 impl Scene {
-    /// Makes two devices with these migration flags.
-    pub(super) fn create(set: Set, flags: u32) -> Result<Self> {
+    /// Makes two devices with these migration flags and contents of this size.
+    pub(super) fn create(set: Set, flags: u32, size: &Size) -> Result<Self> {
         let source = TestDevice::create(set, "e0000000-0000-0000-0000-000000000001")?;
         let destination = TestDevice::create(set, "f0000000-0000-0000-0000-000000000001")?;
         for device in [&source, &destination] {
             device.knob("flags", flags)?;
-            device.knob("size", SIZE)?;
+            device.knob("size", size.content)?;
         }
         let (good, other) = (source.fill(GOOD_SEED)?, destination.fill(OTHER_SEED)?);
         destination.flr()?;
-        let scene = Self { empty: destination.checksum()?, source, destination, good, other };
+        let (empty, buffer) = (destination.checksum()?, size.buffer);
+        let scene = Self { empty, buffer, source, destination, good, other };
         let all = [scene.good, scene.other, scene.empty];
         ensure!(all[0] != all[1] && all[1] != all[2] && all[0] != all[2], "checksums: got {all:x?}");
         scene.begin()?;
@@ -158,14 +181,10 @@ impl Scene {
             Command::Load => format!("load {destination} --input {INPUT}"),
             Command::Move | Command::MoveLive => format!("{} {source} {destination}", command.name()),
         };
-        Ok(format!("{line} --buffer {BUFFER}"))
+        Ok(format!("{line} --buffer {}", self.buffer))
     }
 }
 
-/// Bytes of content, which are no whole number of pages nor of pieces.
-const SIZE: u64 = 40_000;
-/// Bytes of a piece: a state takes a dozen of them.
-const BUFFER: &str = "4KiB";
 const GOOD_SEED: u64 = 7;
 const OTHER_SEED: u64 = 8;
 const FOLDER: &str = "/tmp/injected";

@@ -10,7 +10,7 @@ use std::process::{Child, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 
-use super::{Folder, MIB, check, device};
+use super::{Folder, MIB, check, device, start};
 use crate::suite::Bench;
 use crate::testdev::TestDevice;
 use crate::tool::{self, DEVICE_REFUSED, DONE, vfio_migrate, wait_until, wait_until_stalled};
@@ -156,10 +156,6 @@ fn check_only_a_reset_helps(device: &TestDevice) -> Result<()> {
     let state = device.state()?;
     ensure!(state == "RUNNING", "after the reset: wanted RUNNING, got {state}");
     Ok(())
-}
-
-fn start(command: &str) -> Result<Child> {
-    tool::start(vfio_migrate(command).stdin(Stdio::null()).stdout(Stdio::null()))
 }
 
 fn kill(child: Child) -> Result<()> {

@@ -9,7 +9,7 @@ mod slow;
 mod transfer;
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -94,7 +94,7 @@ impl Measured {
 
 /// A process whose memory is watched.
 struct Running {
-    child: std::process::Child,
+    child: Child,
     began: Instant,
     watch: thread::JoinHandle<u64>,
 }
@@ -105,6 +105,11 @@ impl Running {
         let peak = self.watch.join().ok().context("the watching thread panicked")?;
         Ok(Measured { outcome, took: self.began.elapsed(), peak })
     }
+}
+
+/// Starts `vfio-migrate` with arguments that are separated by spaces.
+fn start(arguments: &str) -> Result<Child> {
+    tool::start(vfio_migrate(arguments).stdin(Stdio::null()).stdout(Stdio::null()))
 }
 
 /// The most memory that a process had, as long as it was there.

@@ -2,16 +2,16 @@
 //!
 //! Deliberately absent: a call that never ends. A process in it can't even be killed.
 
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 
-use super::{Folder, MIB, check, device};
+use super::{Folder, MIB, check, device, start};
 use crate::suite::Bench;
 use crate::testdev::TestDevice;
-use crate::tool::{self, vfio_migrate, wait_until};
+use crate::tool::{self, wait_until};
 
 /// The state is made on demand or all at once, and given at 10 MiB a second: 6 s for all of it.
 pub(super) fn interrupted(bench: &Bench) -> Result<()> {
@@ -78,10 +78,6 @@ fn interrupt(source: &TestDevice, command: &str) -> Result<Duration> {
     Ok(took)
 }
 
-fn start(command: &str) -> Result<Child> {
-    tool::start(vfio_migrate(command).stdin(Stdio::null()).stdout(Stdio::null()))
-}
-
 fn end(child: Child) -> Result<Duration> {
     let began = Instant::now();
     tool::signal(&child, Signal::INT)?;
@@ -93,5 +89,5 @@ fn end(child: Child) -> Result<Duration> {
 
 const SIZE: u64 = 64 * MIB;
 const INTERRUPTED: i32 = 130;
-/// Longer than anything takes that a user would wait for, and shorter than the transfer.
-const SOON: Duration = Duration::from_secs(3);
+/// Shorter than the shortest of the transfers, which take 6 s at least.
+const SOON: Duration = Duration::from_secs(5);
