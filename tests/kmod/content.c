@@ -8,6 +8,7 @@
  */
 #include <linux/ktime.h>
 #include <linux/math64.h>
+#include <linux/minmax.h>
 #include <linux/sched.h>
 #include <linux/unaligned.h>
 #include <linux/vmalloc.h>
@@ -124,7 +125,7 @@ u64 mt_content_checksum(struct migtest *mt)
 	return xxh64_digest(&state);
 }
 
-/* Tells a session that saves which pages it has to give again. */
+/* Tells a session that saves which pages it has to give again, and whoever waits for its data. */
 void mt_content_changed(struct migtest *mt, u64 at, u64 bytes)
 {
 	struct mt_session *session = mt->session;
@@ -134,6 +135,7 @@ void mt_content_changed(struct migtest *mt, u64 at, u64 bytes)
 		return;
 	for (page = at / MT_PAGE_SIZE; page <= (at + bytes - 1) / MT_PAGE_SIZE; page++)
 		mt_saving_changed(session, page);
+	mt_wake(mt);
 }
 
 /* Gives each word and each byte in a place another value: these steps have no fixed point. */
@@ -158,10 +160,11 @@ void mt_content_change(struct migtest *mt, u64 bytes)
 	u64 length;
 
 	for (bytes = min(bytes, mt->size); bytes; bytes -= length) {
-		length = min(bytes, mt->size - mt->dirty_at);
+		length = min3(bytes, mt->size - mt->dirty_at, 1ULL << 20);
 		change(mt->content + mt->dirty_at, length);
 		mt_content_changed(mt, mt->dirty_at, length);
 		mt->dirty_at = (mt->dirty_at + length) % mt->size;
+		cond_resched();
 	}
 }
 

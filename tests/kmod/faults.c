@@ -94,10 +94,7 @@ int mt_faults_parse(struct migtest *mt, char *text)
 	u32 count = 0;
 	char *line;
 
-	while ((line = strsep(&text, "\n"))) {
-		line = strim(line);
-		if (!*line)
-			continue;
+	while ((line = mt_next_line(&text))) {
 		if (count == MT_FAULTS || parse_line(line, &faults[count]))
 			return -EINVAL;
 		count++;

@@ -12,7 +12,9 @@
 #include "migtest.h"
 
 #define MT_MAX_SIZE (1ULL << 30)
-#define MT_MAX_MS 60000
+/* Of a step: a SET of four keeps others waiting for less than the 120 s of a hung task. */
+#define MT_MAX_MS 20000
+#define MT_MAX_MS_PER_MIB 600000
 /* Bytes per second that do not overflow in months. */
 #define MT_MAX_RATE (1ULL << 40)
 
@@ -82,7 +84,7 @@ NUMBER(initial, initial, U64_MAX);
 NUMBER(dirty_rate, dirty_rate, MT_MAX_RATE);
 NUMBER(dirty_per_read, dirty_per_read, U64_MAX);
 NUMBER(reinit_after, reinit_after, U64_MAX);
-NUMBER(delay_per_mib, delay_per_mib, 10 * MT_MAX_MS);
+NUMBER(delay_per_mib, delay_per_mib, MT_MAX_MS_PER_MIB);
 NUMBER(ignore_nonblock, ignore_nonblock, 1);
 NUMBER(short, short_transfers, U64_MAX);
 NUMBER(eintr, eintr, U64_MAX);
@@ -197,7 +199,7 @@ static ssize_t lines_store(struct device *dev, const char *text, size_t count,
 }
 
 /* The next line that is not empty, or NULL. */
-static char *next_line(char **text)
+char *mt_next_line(char **text)
 {
 	char *line;
 
@@ -216,7 +218,7 @@ static int arc_delay_parse(struct migtest *mt, char *text)
 	char *line;
 	char rest;
 
-	while ((line = next_line(&text))) {
+	while ((line = mt_next_line(&text))) {
 		if (sscanf(line, "%u %u %u %c", &from, &to, &ms, &rest) != 3)
 			return -EINVAL;
 		if (from >= MT_STATES || to >= MT_STATES || ms > MT_MAX_MS)
@@ -282,7 +284,7 @@ static int dirty_pages_parse(struct migtest *mt, char *text)
 	int result = ranges ? 0 : -ENOMEM;
 	char *line;
 
-	while (!result && (line = next_line(&text)))
+	while (!result && (line = mt_next_line(&text)))
 		result = count < MT_RANGES ? range_parse(line, &ranges[count++]) : -EINVAL;
 	if (!result) {
 		memcpy(log->script, ranges, MT_RANGES * sizeof(*ranges));

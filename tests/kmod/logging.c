@@ -115,20 +115,24 @@ static struct mt_range common(struct mt_range one, struct mt_range other)
 
 /*
  * Takes a part of a pending range out. The range becomes what is before the part, a new one what is
- * behind it.
+ * behind it. Without room for the new one the range stays whole: a page may be told twice, but none
+ * never.
  */
 static void take_out(struct mt_log *log, u32 at, struct mt_range part)
 {
 	struct mt_range *range = &log->pending[at];
 	struct mt_range behind = { .iova = part.iova + part.length };
+	u64 before = part.iova - range->iova;
 
 	behind.length = range->iova + range->length - behind.iova;
-	range->length = part.iova - range->iova;
-	if (!behind.length)
-		return;
-	if (!range->length)
+	if (!before) {
 		*range = behind;
-	else if (log->pending_count < MT_RANGES)
+		return;
+	}
+	if (behind.length && log->pending_count == MT_RANGES)
+		return;
+	range->length = before;
+	if (behind.length)
 		log->pending[log->pending_count++] = behind;
 }
 

@@ -97,10 +97,9 @@ static ssize_t content_piece(struct migtest *mt, char __user *out, const char __
 	count = min_t(u64, count, MT_PAGE_SIZE - at % MT_PAGE_SIZE);
 	if (out)
 		return copy_to_user(out, mt->content + at, count) ? -EFAULT : count;
-	if (copy_from_user(mt->content + at, in, count))
-		return -EFAULT;
+	/* A copy that fails may have changed something too. */
 	mt_content_changed(mt, at, count);
-	return count;
+	return copy_from_user(mt->content + at, in, count) ? -EFAULT : count;
 }
 
 static ssize_t content(struct migtest *mt, char __user *out, const char __user *in, size_t count,

@@ -192,6 +192,7 @@ struct mt_resuming {
 	u64 missing_pages;
 	__le64 *hashes;
 	u8 *piece;
+	u64 began;		/* ns */
 	u64 taken;
 	int refused;
 	bool is_stuck;
@@ -232,6 +233,7 @@ struct file *mt_session_file(struct mt_session *session);
 struct file *mt_session_ended_file(struct migtest *mt);
 struct file *mt_session_reopen(struct migtest *mt);
 void mt_wake(struct migtest *mt);
+u64 mt_moved_since(const struct migtest *mt, u64 began);
 void mt_tick_soon(struct migtest *mt);
 void mt_tick(struct work_struct *work);
 
@@ -250,6 +252,7 @@ long mt_saving_info(struct mt_session *session, void __user *argument);
 int mt_resuming_open(struct mt_session *session);
 void mt_resuming_close(struct mt_resuming *resuming);
 ssize_t mt_resuming_take(struct mt_session *session, const char __user *buffer, size_t count);
+bool mt_resuming_is_writable(const struct mt_session *session);
 int mt_resuming_finish(struct mt_session *session);
 
 /* state.c */
@@ -271,6 +274,7 @@ int mt_faults_show(const struct migtest *mt, char *text);
 int mt_calls_show(const struct migtest *mt, char *text);
 
 /* knobs.c */
+char *mt_next_line(char **text);
 extern const struct attribute_group *mt_groups[];
 
 static inline bool mt_violates(const struct migtest *mt, enum mt_violation violation)

@@ -11,6 +11,7 @@
  * Deliberately absent: a guess of what was meant. Damage is refused, never mended.
  */
 #include <linux/bitmap.h>
+#include <linux/ktime.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 #include <linux/xxhash.h>
@@ -35,6 +36,7 @@ int mt_resuming_open(struct mt_session *session)
 	}
 	bitmap_fill(resuming->missing, pages);
 	resuming->missing_pages = pages;
+	resuming->began = ktime_get_ns();
 	resuming->is_stuck = mt->stuck;
 	resuming->refused = mt->stuck ? -EIO : 0;
 	mt->stuck = false;
@@ -147,7 +149,18 @@ static ssize_t take(struct mt_session *session, const u8 *bytes, size_t count)
 	return resuming->in_page ? take_page(session, bytes, count) : take_front(session, bytes, count);
 }
 
-/* Takes up to a page. After a refusal everything is refused. */
+/* Whether a write would have an answer at once: the device is done with all that it has taken. */
+bool mt_resuming_is_writable(const struct mt_session *session)
+{
+	const struct mt_resuming *resuming = &session->resuming;
+
+	return resuming->refused || resuming->taken <= mt_moved_since(session->mt, resuming->began);
+}
+
+/*
+ * Takes up to a page; EAGAIN while the device is busy with what it has. After a refusal everything
+ * is refused.
+ */
 ssize_t mt_resuming_take(struct mt_session *session, const char __user *buffer, size_t count)
 {
 	struct mt_resuming *resuming = &session->resuming;
@@ -158,9 +171,13 @@ ssize_t mt_resuming_take(struct mt_session *session, const char __user *buffer, 
 		resuming->refused = -EINVAL;
 	if (resuming->refused)
 		return resuming->refused;
+	if (!mt_resuming_is_writable(session))
+		return -EAGAIN;
 	count = min_t(size_t, count, MT_PAGE_SIZE);
-	if (copy_from_user(resuming->piece, buffer, count))
+	if (copy_from_user(resuming->piece, buffer, count)) {
+		resuming->refused = -EFAULT;
 		return -EFAULT;
+	}
 	for (at = 0; at < count; at += taken) {
 		taken = take(session, resuming->piece + at, count - at);
 		if (taken < 0) {

@@ -13,7 +13,6 @@
  */
 #include <linux/bitmap.h>
 #include <linux/ktime.h>
-#include <linux/math64.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 #include <linux/xxhash.h>
@@ -376,14 +375,20 @@ static void drop_unread(struct mt_session *session)
 
 /*
  * The device is stopped: from now on the session gives all that is left. Without memory for that
- * at once, the session stays what it was.
+ * at once, the session stays what it was. One that came back to pre-copy has all that already.
  */
 int mt_saving_stop_copy(struct mt_session *session)
 {
 	struct migtest *mt = session->mt;
 	u64 left = mt_saving_left(session);
-	u8 *whole = mt->knobs.whole ? mt_alloc(left) : NULL;
+	u8 *whole = NULL;
 
+	if (session->saving.whole) {
+		session->mode = MT_STOP_COPY;
+		return 0;
+	}
+	if (mt->knobs.whole)
+		whole = mt_alloc(left);
 	if (mt->knobs.whole && left && !whole)
 		return -ENOMEM;
 	if (mt_v(mt, drops_unread) && in_pre_copy(session))
@@ -393,17 +398,6 @@ int mt_saving_stop_copy(struct mt_session *session)
 	if (whole)
 		make_whole(session, whole);
 	return 0;
-}
-
-/* How many bytes the device has made by now, at its rate. */
-static u64 made_by_now(const struct mt_session *session)
-{
-	u64 delay = session->mt->knobs.delay_per_mib;
-
-	if (!delay)
-		return U64_MAX;
-	return mul_u64_u64_div_u64(ktime_get_ns() - session->saving.began, 1 << 20,
-				   delay * NSEC_PER_MSEC);
 }
 
 /*
@@ -416,7 +410,7 @@ static u64 ready(struct mt_session *session)
 	u64 left = saving->whole ? saving->whole_length - saving->whole_at : chunk_left(saving);
 
 	left = min_t(u64, left, MT_PAGE_SIZE);
-	return saving->given + left <= made_by_now(session) ? left : 0;
+	return saving->given + left <= mt_moved_since(session->mt, saving->began) ? left : 0;
 }
 
 /* Gives up to a page to the reader; 0 at the end of data, EAGAIN while they are being made. */

@@ -8,6 +8,8 @@
  * Deliberately absent: what flows. That is in saving.c and resuming.c.
  */
 #include <linux/anon_inodes.h>
+#include <linux/ktime.h>
+#include <linux/math64.h>
 #include <linux/module.h>
 #include <linux/poll.h>
 #include <linux/sched/signal.h>
@@ -124,19 +126,35 @@ void mt_tick(struct work_struct *work)
 	mutex_unlock(&mt->lock);
 }
 
+/* How many bytes the device has moved since then, at its rate. */
+u64 mt_moved_since(const struct migtest *mt, u64 began)
+{
+	u64 delay = mt->knobs.delay_per_mib;
+
+	if (!delay)
+		return U64_MAX;
+	return mul_u64_u64_div_u64(ktime_get_ns() - began, 1 << 20, delay * NSEC_PER_MSEC);
+}
+
 /* A transfer may be shorter than what was asked for. */
 static size_t shortened(const struct migtest *mt, size_t count)
 {
 	return mt->knobs.short_transfers ? min_t(u64, count, mt->knobs.short_transfers) : count;
 }
 
-/* What every read and write begins with, the lock held. */
-static int transfer_begins(struct migtest *mt, enum mt_op op)
+/*
+ * What every read and write begins with, the lock held. A write that is made to fail for good makes
+ * the load a refused one.
+ */
+static int transfer_begins(struct mt_session *session, enum mt_op op)
 {
+	struct migtest *mt = session->mt;
 	int result = mt_enter(mt, op, NULL);
 
 	if (!result && mt->knobs.eintr && ++mt->transfers % mt->knobs.eintr == 0)
 		result = -EINTR;
+	if (op == MT_WRITE && result && result != -EINTR && result != -EAGAIN)
+		session->resuming.refused = result;
 	return result;
 }
 
@@ -157,13 +175,18 @@ static ssize_t read_piece(struct mt_session *session, char __user *buffer, size_
 	return given || !is_first ? given : mt_saving_at_end(session);
 }
 
-/* What the device changes when a read has given data. */
-static void read_ends(struct mt_session *session)
+/* Writes up to a page. */
+static ssize_t write_piece(struct mt_session *session, const char __user *buffer, size_t count)
 {
 	struct migtest *mt = session->mt;
 
-	if (session == mt->session && mt->state == VFIO_DEVICE_STATE_PRE_COPY)
-		mt_content_change(mt, mt->knobs.dirty_per_read);
+	if (session->ended)
+		return mt_v(mt, ended_write_is_taken) ? count : -ENODEV;
+	if (session->mode != MT_RESUMING || session != mt->session)
+		return count;
+	if (!count)
+		return mt_v(mt, empty_write_fails) ? -EINVAL : 0;
+	return mt_resuming_take(session, buffer, count);
 }
 
 /* Waits until the device has done something since `turn`. */
@@ -174,12 +197,32 @@ static int wait_for_more(struct file *file, struct migtest *mt, u64 turn)
 	return wait_event_interruptible(mt->wait, READ_ONCE(mt->turn) != turn);
 }
 
-/* Reads page by page, as the drivers of real devices do: others may have the device in between. */
-static ssize_t data_read(struct file *file, char __user *buffer, size_t count, loff_t *position)
+/*
+ * What a transfer answers. A read that stops behind some data gives these. An error of a write is
+ * answered at once, whatever was taken before it: the load is lost then, unless the device is only
+ * slow.
+ */
+static ssize_t transfer_ends(struct mt_session *session, enum mt_op op, size_t done, ssize_t piece)
+{
+	struct migtest *mt = session->mt;
+
+	if (!done || (op == MT_WRITE && piece < 0 && piece != -EAGAIN))
+		return piece;
+	if (op == MT_READ && session == mt->session && mt->state == VFIO_DEVICE_STATE_PRE_COPY)
+		mt_content_change(mt, mt->knobs.dirty_per_read);
+	return done;
+}
+
+/*
+ * Reads or writes page by page, as the drivers of real devices do: others may have the device in
+ * between.
+ */
+static ssize_t transfer(struct file *file, enum mt_op op, char __user *out, const char __user *in,
+			size_t count, loff_t *position)
 {
 	struct mt_session *session = file->private_data;
 	struct migtest *mt = session->mt;
-	ssize_t piece = 0;
+	ssize_t piece;
 	size_t done = 0;
 	u64 turn;
 
@@ -188,9 +231,10 @@ static ssize_t data_read(struct file *file, char __user *buffer, size_t count, l
 	if (mutex_lock_interruptible(&mt->lock))
 		return -ERESTARTSYS;
 	count = shortened(mt, count);
-	piece = transfer_begins(mt, MT_READ);
+	piece = transfer_begins(session, op);
 	while (!piece) {
-		piece = read_piece(session, buffer + done, count - done, !done);
+		piece = op == MT_READ ? read_piece(session, out + done, count - done, !done) :
+					write_piece(session, in + done, count - done);
 		if (piece == -EAGAIN && !done) {
 			turn = mt->turn;
 			mutex_unlock(&mt->lock);
@@ -208,60 +252,20 @@ static ssize_t data_read(struct file *file, char __user *buffer, size_t count, l
 		cond_resched();
 		mutex_lock(&mt->lock);
 	}
-	if (done)
-		read_ends(session);
+	piece = transfer_ends(session, op, done, piece);
 	mutex_unlock(&mt->lock);
-	return done ? done : piece;
+	return piece;
 }
 
-/* Writes up to a page. */
-static ssize_t write_piece(struct mt_session *session, const char __user *buffer, size_t count)
+static ssize_t data_read(struct file *file, char __user *buffer, size_t count, loff_t *position)
 {
-	struct migtest *mt = session->mt;
-
-	if (session->ended)
-		return mt_v(mt, ended_write_is_taken) ? count : -ENODEV;
-	if (session->mode != MT_RESUMING || session != mt->session)
-		return count;
-	if (!count)
-		return mt_v(mt, empty_write_fails) ? -EINVAL : 0;
-	return mt_resuming_take(session, buffer, count);
+	return transfer(file, MT_READ, buffer, NULL, count, position);
 }
 
-/*
- * Writes page by page. An error is answered at once, whatever was taken before it: the load is lost
- * then.
- */
 static ssize_t data_write(struct file *file, const char __user *buffer, size_t count,
 			  loff_t *position)
 {
-	struct mt_session *session = file->private_data;
-	struct migtest *mt = session->mt;
-	ssize_t piece;
-	size_t done = 0;
-
-	if (position && !mt_v(mt, positioned))
-		return -ESPIPE;
-	if (mutex_lock_interruptible(&mt->lock))
-		return -ERESTARTSYS;
-	count = shortened(mt, count);
-	piece = transfer_begins(mt, MT_WRITE);
-	if (piece && piece != -EINTR && piece != -EAGAIN)
-		session->resuming.refused = piece;
-	while (!piece) {
-		piece = write_piece(session, buffer + done, count - done);
-		if (piece <= 0)
-			break;
-		done += piece;
-		piece = 0;
-		if (done == count)
-			break;
-		mutex_unlock(&mt->lock);
-		cond_resched();
-		mutex_lock(&mt->lock);
-	}
-	mutex_unlock(&mt->lock);
-	return piece ? piece : done;
+	return transfer(file, MT_WRITE, NULL, buffer, count, position);
 }
 
 static __poll_t data_poll(struct file *file, poll_table *table)
@@ -273,7 +277,7 @@ static __poll_t data_poll(struct file *file, poll_table *table)
 	poll_wait(file, &mt->wait, table);
 	mutex_lock(&mt->lock);
 	if (session->mode == MT_RESUMING)
-		events = EPOLLOUT | EPOLLWRNORM;
+		events = session->ended || mt_resuming_is_writable(session) ? EPOLLOUT | EPOLLWRNORM : 0;
 	else if (session->ended)
 		events = EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
 	else if (mt_saving_is_readable(session))

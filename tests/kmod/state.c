@@ -60,7 +60,8 @@ static int next_step(struct migtest *mt, u32 to, u32 *next)
 	}
 	mt->asked.migration_flags = flags;
 	result = vfio_mig_get_next_state(&mt->asked, mt->state, to, &step);
-	*next = step;
+	if (!result)
+		*next = step;
 	return result;
 }
 

@@ -4,9 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
+use vfio_migration_core::device::State;
+use vfio_migration_core::session::drive::Device as _;
+use vfio_migration_host::device::Device;
 
 use crate::device::{Card, OpenCard};
 use crate::modules::Set;
@@ -129,6 +133,23 @@ impl TestDevice {
         Ok(names)
     }
 }
+
+/// Brings a device that the library holds to a state.
+pub(crate) fn set<Fd: AsFd>(device: &mut Device<Fd>, state: State) -> Result<()> {
+    device.set_state(state).map_err(|code| anyhow!("{code}")).with_context(|| format!("SET {state}"))
+}
+
+/// What a file of `/proc` says in KiB behind `name`.
+pub(crate) fn kib(path: &str, name: &str) -> Result<u64> {
+    let text = fs::read_to_string(path)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let number =
+        line.and_then(|rest| rest.split_whitespace().next()).with_context(|| format!("no {name}"))?;
+    Ok(number.parse()?)
+}
+
+/// Where region 1 begins in the device's file: the content.
+pub(crate) const CONTENT: u64 = 1 << 40;
 
 /// Registers of region 0.
 pub(crate) mod register {

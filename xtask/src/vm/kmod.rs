@@ -23,8 +23,10 @@ pub(crate) fn build(kit: &Path, folder: &Path) -> Result<PathBuf> {
         renew(&place, &stamp)?;
         mirror(&source, &place)?;
         let mut make = kernel::make_modules(kit, &kernel::headers(kit)?, &place)?;
+        // Headers of other kernels may have warnings of their own; this one's have none.
+        let strict = "KCFLAGS=-Werror";
+        make.arg(if set == "iommufd" { format!("{strict} {IOMMUFD_FLAGS}") } else { strict.to_owned() });
         if set == "iommufd" {
-            make.arg(format!("KCFLAGS={IOMMUFD_FLAGS}"));
             make.arg(format!("KBUILD_EXTRA_SYMBOLS={}", kernel::iommufd_symbols(kit).display()));
         }
         command::output(&mut make)?;

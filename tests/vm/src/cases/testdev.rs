@@ -11,7 +11,7 @@ use std::os::fd::AsFd as _;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use rustix::io::Errno;
+use rustix::io::{Errno, pread, pwrite};
 use rustix::system::delete_module;
 use serde_json::Value;
 use vfio_migration_core::device::State;
@@ -27,7 +27,7 @@ use crate::device::{RESUMING, RUNNING, STOP_COPY};
 use crate::modules::Set;
 use crate::steps::KernelLog;
 use crate::suite::{Bench, Case};
-use crate::testdev::{TestDevice, register};
+use crate::testdev::{CONTENT, TestDevice, kib, register, set};
 use crate::tool::{self, DEVICE_REFUSED, DONE, STREAM_REFUSED};
 
 /// All cases of this room.
@@ -38,10 +38,14 @@ pub(super) fn cases() -> Vec<Case> {
 const CASES: &[Case] = &[
     ("test_device_has_the_flags_that_it_is_given", flags),
     ("test_device_shows_its_content_in_its_regions", regions),
+    ("test_device_shows_and_takes_each_byte_of_its_content", content),
     ("test_device_refuses_what_is_no_value_of_a_knob", wrong_values),
     ("test_device_arrives_whole_with_and_without_pre_copy", arrives),
     ("test_device_refuses_a_cut_state", cut),
     ("test_device_logs_exactly_what_its_script_says", logs),
+    ("test_device_tells_of_every_page_when_its_log_is_full", full_log),
+    ("test_device_refuses_calls_of_its_log_and_the_library_tells_that_all_is_dirty", refused_log),
+    ("test_device_refuses_one_reset_and_takes_the_next", refused_reset),
     ("test_device_that_its_guest_resets_is_told_of", guest_reset),
     ("test_device_in_error_is_told_of_and_a_reset_helps", error),
     ("test_device_counts_its_calls", calls),
@@ -89,6 +93,31 @@ fn regions(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
+/// A read begins at the end of the content: nothing. One that goes beyond it ends there.
+fn content(bench: &Bench) -> Result<()> {
+    let (device, _) = pair(bench)?;
+    let before = device.checksum()?;
+    let held = device.open()?;
+    let opened = borrow(&held)?;
+    let mut bytes = vec![0; 30_000];
+    let got = pread(&opened, &mut bytes[..], CONTENT)?;
+    ensure!(got == 20_000, "wanted the whole content of 20000 bytes, got {got}");
+    for (value, is_back) in [(!bytes[PLACE], false), (bytes[PLACE], true)] {
+        let written = pwrite(&opened, &[value], CONTENT + PLACE as u64)?;
+        let mut now = vec![0; 20_000];
+        pread(&opened, &mut now[..], CONTENT)?;
+        let is_same = device.checksum()? == before;
+        ensure!(written == 1 && is_same == is_back, "byte {value:#x}: the old checksum: {is_same}");
+        bytes[PLACE] = value;
+        ensure!(now == bytes[..20_000], "byte {value:#x}: the content is another one");
+    }
+    for (at, wanted) in [(19_990, 10), (20_000, 0), (1 << 30, 0)] {
+        let got = pread(&opened, &mut bytes[..100], CONTENT + at)?;
+        ensure!(got == wanted, "at {at}: wanted {wanted} bytes, got {got}");
+    }
+    Ok(())
+}
+
 fn wrong_values(bench: &Bench) -> Result<()> {
     let (device, _) = pair(bench)?;
     let wrong = [
@@ -98,6 +127,7 @@ fn wrong_values(bench: &Bench) -> Result<()> {
         ("data_size", "left"),
         ("arc_delay", "1 2"),
         ("arc_delay", "1 8 1"),
+        ("arc_delay", "1 3 20001"),
         ("fault", "set 1 5 nowhere"),
         ("fault", "read 1 5 error"),
         ("fault", "read 1 0"),
@@ -183,17 +213,12 @@ fn write_state(device: &TestDevice, mut bytes: &[u8]) -> Result<Result<(), Code>
     Ok(device.set_state(State::Stop))
 }
 
-fn set<Fd: std::os::fd::AsFd>(device: &mut Device<Fd>, state: State) -> Result<()> {
-    device.set_state(state).map_err(|code| anyhow!("{state}: {code}"))
-}
-
 /// A kernel without iommufd can't report, so that the device has no log there.
 fn logs(bench: &Bench) -> Result<()> {
     let (device, _) = pair(bench)?;
     device.knob("dirty_pages", "0x40003000 4096\n0x40010000 0x3000\n0x7fff0000 1\n0x123000 4096")?;
     let held = device.open()?;
     let opened = borrow(&held)?;
-    let range = |iova, length| DmaLoggingRange { iova, length };
     let ranges = [range(0x4000_0000, 0x1000_0000), range(0x7000_0000, 0x1000_0000)];
     let started = Logging::start(opened.as_fd(), 4096, &ranges);
     if bench.source.set() == Set::Stock {
@@ -211,6 +236,83 @@ fn logs(bench: &Bench) -> Result<()> {
         ensure!(got == wanted, "wanted {wanted:x?}, got {got:x?}");
     }
     logging.stop().context("STOP")
+}
+
+fn range(iova: u64, length: u64) -> DmaLoggingRange {
+    DmaLoggingRange { iova, length }
+}
+
+/// The middle of a range is told while there is no room for what is behind it as a range of its own.
+fn full_log(bench: &Bench) -> Result<()> {
+    if bench.source.set() == Set::Stock {
+        return Ok(());
+    }
+    let (device, _) = pair(bench)?;
+    device.knob("dirty_pages", format!("0x40000000 0xc0000\n{}", "0 1\n".repeat(511)))?;
+    let held = device.open()?;
+    let opened = borrow(&held)?;
+    let (all, middle) = (range(0x4000_0000, 0xc_0000), range(0x4004_0000, 0x4_0000));
+    let mut logging = Logging::start(opened.as_fd(), 4096, &[all])?;
+    let mut got = Vec::new();
+    logging.report(middle, &mut [0; 8], |run| got.push(run))?;
+    ensure!(got == [middle], "wanted {middle:x?}, got {got:x?}");
+    got.clear();
+    logging.report_all(&mut [0; 8], |run| got.push(run))?;
+    ensure!(got == [all], "wanted {all:x?}, got {got:x?}");
+    logging.stop().context("STOP")
+}
+
+/// After a refused report all is dirty, again and again, and the driver is not asked any more.
+fn refused_log(bench: &Bench) -> Result<()> {
+    if bench.source.set() == Set::Stock {
+        return Ok(());
+    }
+    let (device, _) = pair(bench)?;
+    device.knob("dirty_pages", "0x40003000 4096")?;
+    device.knob("fault", "start 1 5\nreport 1 16\nstop 1 12")?;
+    let held = device.open()?;
+    let opened = borrow(&held)?;
+    let all = range(0x4000_0000, 0x10_0000);
+    let start = || Logging::start(opened.as_fd(), 4096, &[all]);
+    let got = start();
+    ensure!(matches!(got, Err(Error::NotStarted(Errno::IO))), "START: wanted EIO, got {got:?}");
+    let mut logging = start()?;
+    for report in 1..3 {
+        let mut dirty = Vec::new();
+        let got = logging.report_all(&mut [0; 8], |run| dirty.push(run));
+        ensure!(matches!(got, Err(Error::NotReported(Errno::BUSY))), "REPORT: wanted EBUSY, got {got:?}");
+        ensure!(dirty.contains(&all), "report {report}: wanted {all:x?}, got {dirty:x?}");
+    }
+    let asked = device.calls()?["report"];
+    ensure!(asked == 1, "reports that the driver saw: wanted 1, got {asked}");
+    let got = logging.stop();
+    ensure!(got == Err(Errno::NOMEM), "STOP: wanted ENOMEM, got {got:?}");
+    // The log that could not be stopped is still on.
+    let got = start();
+    ensure!(matches!(got, Err(Error::NotStarted(Errno::BUSY))), "START: wanted EBUSY, got {got:?}");
+    ioctl::dma_logging_stop(&opened).context("STOP again")?;
+    let (mut logging, mut dirty) = (start()?, Vec::new());
+    logging.report_all(&mut [0; 8], |run| dirty.push(run))?;
+    ensure!(dirty == [range(0x4000_3000, 4096)], "a new log: got {dirty:x?}");
+    logging.stop().context("STOP of the new log")
+}
+
+fn refused_reset(bench: &Bench) -> Result<()> {
+    let (device, _) = pair(bench)?;
+    let before = device.checksum()?;
+    device.knob("fault", "reset 1 5")?;
+    let held = device.open()?;
+    let opened = borrow(&held)?;
+    let mut library = Device::new(opened.as_fd())?;
+    set(&mut library, State::Stop)?;
+    let got = library.reset();
+    ensure!(got == Err(Code(5)), "the first reset: wanted EIO, got {got:?}");
+    let left = (device.state()?, device.checksum()?);
+    ensure!(left == ("STOP".into(), before), "after it: wanted STOP with {before:x}, got {left:x?}");
+    library.reset().map_err(|code| anyhow!("the second reset: {code}"))?;
+    let left = (device.state()?, device.checksum()?);
+    ensure!(left.0 == "RUNNING" && left.1 != before, "after the second: got {left:x?}");
+    Ok(())
 }
 
 fn guest_reset(bench: &Bench) -> Result<()> {
@@ -361,15 +463,8 @@ fn no_warning(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// A line of numbers in KiB.
-fn kib(path: &str, name: &str) -> Result<u64> {
-    let text = fs::read_to_string(path)?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let number =
-        line.and_then(|rest| rest.split_whitespace().next()).with_context(|| format!("no {name}"))?;
-    Ok(number.parse()?)
-}
-
+/// A byte in the middle of a page.
+const PLACE: usize = 4103;
 const ROUNDS: u64 = 200;
 /// How the kernel begins to tell of what it does not like.
 const WARNINGS: [&str; 5] = ["WARNING: ", "BUG: ", "Oops: ", "INFO: task ", "refcount_t: "];
