@@ -2,7 +2,7 @@
 //!
 //! Deliberately absent: sessions. What they ask for then is tried in `tests/tests`.
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use vfio_migration_core::device::State;
 use vfio_migration_core::session::drive::Device as _;
 use vfio_migration_core::session::{Code, DataRead};
@@ -10,7 +10,7 @@ use vfio_migration_host::device::Device;
 use vfio_migration_host::open::{Name, Opened};
 
 use crate::suite::Bench;
-use crate::testdev::TestDevice;
+use crate::testdev::{TestDevice, set};
 
 /// A driver asks the kernel's table of arcs, which warns of a SET from ERROR: some kernels end at a warning.
 pub(super) fn error(bench: &Bench) -> Result<()> {
@@ -71,10 +71,6 @@ fn check(card: &TestDevice, device: &Device<Opened>, wanted: (State, &str), sess
     let fits = got.0 == wanted.0 && got.1 == wanted.1 && got.2 == sessions;
     ensure!(fits, "library, kernel and open data sessions: wanted {wanted:?} and {sessions}, got {got:?}");
     Ok(())
-}
-
-fn set(device: &mut Device<Opened>, state: State) -> Result<()> {
-    device.set_state(state).map_err(|code| anyhow!("{code}")).with_context(|| format!("SET {state}"))
 }
 
 fn refused(device: &mut Device<Opened>, state: State, wanted: Code) -> Result<()> {

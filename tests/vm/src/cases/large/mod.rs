@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::device::RUNNING;
 use crate::modules::Set;
 use crate::suite::{Bench, Case};
-use crate::testdev::TestDevice;
+use crate::testdev::{TestDevice, kib};
 use crate::tool::{self, Outcome, vfio_migrate};
 
 pub(super) const CASES: &[Case] = &[
@@ -115,16 +115,11 @@ fn start(arguments: &str) -> Result<Child> {
 /// The most memory that a process had, as long as it was there.
 fn peak(status: &str) -> u64 {
     let mut peak = 0;
-    while let Some(now) = fs::read_to_string(status).ok().and_then(|text| kib(&text)) {
+    while let Ok(now) = kib(status, "VmHWM:") {
         peak = now * 1024;
         thread::sleep(Duration::from_millis(5));
     }
     peak
-}
-
-fn kib(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse().ok()
 }
 
 /// Fails unless the device runs and holds this.
