@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::{Errno, Result as Answer};
 use vfio_migration_core::device::dirty::{self, LIMIT, PageSize, prepare};
-use vfio_migration_core::device::uapi::DmaLoggingRange;
+use vfio_migration_core::device::uapi::{self, DmaLoggingRange};
 
 use crate::ioctl;
 
@@ -50,6 +50,12 @@ pub enum Error {
         /// Bytes.
         length: u64,
     },
+}
+
+/// Whether the device behind `device` says that it can log.
+#[must_use]
+pub fn can_log(device: impl AsFd) -> bool {
+    ioctl::probe_feature(device, uapi::FEATURE_DMA_LOGGING_START, uapi::FEATURE_SET).is_ok()
 }
 
 impl<Fd: AsFd> Logging<Fd> {

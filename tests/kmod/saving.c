@@ -134,6 +134,7 @@ int mt_saving_open(struct mt_session *session)
 {
 	struct migtest *mt = session->mt;
 	struct mt_saving *saving = &session->saving;
+	bool is_second = !in_pre_copy(session) && mt->saved;
 	int result = allocate(session);
 
 	if (result)
@@ -144,8 +145,10 @@ int mt_saving_open(struct mt_session *session)
 	mt->saves++;
 	if (in_pre_copy(session))
 		begin_pre_copy(session);
-	if (mt->broken || (!in_pre_copy(session) && mt->saved && mt_v(mt, second_save_is_empty)))
+	if (is_second && mt_v(mt, second_save_is_empty))
 		leave_out_all(session);
+	if (is_second && mt_v(mt, second_save_is_cut))
+		saving->end_done = true;
 	if (in_pre_copy(session))
 		return 0;
 	result = mt_saving_stop_copy(session);
@@ -420,6 +423,8 @@ ssize_t mt_saving_give(struct mt_session *session, char __user *buffer, size_t c
 	bool is_small = count < MT_SMALL_READ && mt_v(session->mt, loses_at_small_reads);
 	const u8 *from;
 
+	if (in_pre_copy(session) && mt_v(session->mt, precopy_read_fails))
+		return -EIO;
 	if (saving->whole ? saving->whole_at == saving->whole_length : !has_data(session))
 		return 0;
 	count = min_t(u64, count, ready(session));

@@ -158,6 +158,11 @@ static int transfer_begins(struct mt_session *session, enum mt_op op)
 	return result;
 }
 
+static int ended_errno(const struct migtest *mt)
+{
+	return mt_v(mt, ended_is_eio) ? -EIO : -ENODEV;
+}
+
 /* Reads up to a page. */
 static ssize_t read_piece(struct mt_session *session, char __user *buffer, size_t count,
 			  bool is_first)
@@ -166,7 +171,7 @@ static ssize_t read_piece(struct mt_session *session, char __user *buffer, size_
 	ssize_t given;
 
 	if (session->ended)
-		return mt_v(mt, ended_read_is_end) ? 0 : -ENODEV;
+		return mt_v(mt, ended_read_is_end) ? 0 : ended_errno(mt);
 	if (session->mode == MT_RESUMING)
 		return 0;
 	if (!count)
@@ -181,7 +186,7 @@ static ssize_t write_piece(struct mt_session *session, const char __user *buffer
 	struct migtest *mt = session->mt;
 
 	if (session->ended)
-		return mt_v(mt, ended_write_is_taken) ? count : -ENODEV;
+		return mt_v(mt, ended_write_is_taken) ? count : ended_errno(mt);
 	if (session->mode != MT_RESUMING || session != mt->session)
 		return count;
 	if (!count)

@@ -175,6 +175,8 @@ static struct file *step(struct migtest *mt, u32 to)
 	u32 from = mt->state;
 	struct file *file;
 
+	if (mt->broken && to == VFIO_DEVICE_STATE_STOP)
+		return ERR_PTR(-EIO);
 	if (mt->arc_delay[from][to])
 		msleep(mt->arc_delay[from][to]);
 	mt_content_run(mt);

@@ -64,6 +64,8 @@
 	V(positioned) \
 	/* FD-12: every ioctl that is not of the uapi's answers 0 on a data fd */ \
 	V(answers_unknown_ioctl) \
+	/* FD-13: an ended data fd answers EIO */ \
+	V(ended_is_eio) \
 	/* SAVE-01: from the second read at the end of data in STOP_COPY on it answers EIO */ \
 	V(end_once) \
 	/* SAVE-02: the end of data in STOP_COPY is ENOMSG */ \
@@ -72,6 +74,8 @@
 	V(loses_at_small_reads) \
 	/* SAVE-04: the second session in a row that begins in STOP gives nothing */ \
 	V(second_save_is_empty) \
+	/* SAVE-04, and so SAVE-05: the second session in a row that begins in STOP has no end record */ \
+	V(second_save_is_cut) \
 	/* SAVE-05: the head counts the sessions */ \
 	V(counts_saves) \
 	/* SAVE-06: a read of 0 bytes answers EINVAL */ \
@@ -104,6 +108,8 @@
 	V(second_precopy_is_empty) \
 	/* PRE-13: the first page that is due in PRE_COPY_P2P is not in the stream */ \
 	V(loses_in_p2p) \
+	/* PRE-13: every read in PRE_COPY and PRE_COPY_P2P answers EIO */ \
+	V(precopy_read_fails) \
 	/* PRE-14: pre-copy data that were not read by STOP_COPY are not in the stream */ \
 	V(drops_unread) \
 	/* PRE-15: PRECOPY_INFO answers on a resuming fd */ \
@@ -118,7 +124,7 @@
 	V(reset_stays_stopped) \
 	/* RST-02: GET_INFO does not say FLAGS_RESET */ \
 	V(hides_reset) \
-	/* RST-03: after a reset in STOP no session gives data, until a reset in another state */ \
+	/* RST-03: after a reset in STOP no step leads there, until a reset in another state */ \
 	V(broken_after_reset) \
 	/* RES-01: data that break off are taken, unless there were none at all */ \
 	V(takes_cut) \

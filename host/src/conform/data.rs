@@ -40,7 +40,7 @@ impl Data {
 
     /// Reads what is there now; EAGAIN says that nothing is.
     pub(super) fn peek(&self, room: &mut [u8]) -> Answer<usize> {
-        again_after_eintr(|| rustix::io::read(self.fd(), &mut *room))
+        self.again_after_eintr(|| rustix::io::read(self.fd(), &mut *room))
     }
 
     /// Writes once there is room.
@@ -50,12 +50,12 @@ impl Data {
 
     /// Reads at an offset.
     pub(super) fn read_at(&self, room: &mut [u8]) -> Answer<usize> {
-        again_after_eintr(|| rustix::io::pread(self.fd(), &mut *room, 0))
+        self.again_after_eintr(|| rustix::io::pread(self.fd(), &mut *room, 0))
     }
 
     /// Writes at an offset.
     pub(super) fn write_at(&self, bytes: &[u8]) -> Answer<usize> {
-        again_after_eintr(|| rustix::io::pwrite(self.fd(), bytes, 0))
+        self.again_after_eintr(|| rustix::io::pwrite(self.fd(), bytes, 0))
     }
 
     /// Asks where in the stream it is.
@@ -108,18 +108,25 @@ impl Data {
             if self.is_asked() {
                 return Err(Errno::CANCELED);
             }
-            match again_after_eintr(&mut call) {
+            match self.again_after_eintr(&mut call) {
                 Err(Errno::AGAIN) if Instant::now() > end => return Err(Errno::TIMEDOUT),
                 Err(Errno::AGAIN) => self.interrupt.sleep(MOMENT),
                 answer => return answer,
             }
         }
     }
-}
 
-/// Repeats a call that was interrupted; a driver that says so again and again is given up.
-fn again_after_eintr(mut call: impl FnMut() -> Answer<usize>) -> Answer<usize> {
-    (0..INTERRUPTIONS).map(|_| call()).find(|answer| *answer != Err(Errno::INTR)).unwrap_or(Err(Errno::INTR))
+    /// Repeats a call that was interrupted; a driver that says so again and again is given up.
+    fn again_after_eintr(&self, mut call: impl FnMut() -> Answer<usize>) -> Answer<usize> {
+        for _ in 0..INTERRUPTIONS {
+            match call() {
+                Err(Errno::INTR) if self.is_asked() => return Err(Errno::CANCELED),
+                Err(Errno::INTR) => {}
+                answer => return answer,
+            }
+        }
+        Err(Errno::INTR)
+    }
 }
 
 /// How long to wait for something that a driver says will come.
@@ -137,9 +144,18 @@ mod tests {
 
     #[test]
     fn interrupted_calls_are_repeated_and_endless_ones_given_up() {
+        let interrupt = Interrupt::new().unwrap();
+        let data = Data::new(pipe().unwrap().0, interrupt.clone()).unwrap();
         let mut answers = vec![Ok(7), Err(Errno::INTR), Err(Errno::INTR)];
-        assert_eq!(again_after_eintr(|| answers.pop().unwrap_or(Err(Errno::IO))), Ok(7));
-        assert_eq!(again_after_eintr(|| Err(Errno::INTR)), Err(Errno::INTR));
+        assert_eq!(data.again_after_eintr(|| answers.pop().unwrap_or(Err(Errno::IO))), Ok(7));
+        assert_eq!(data.again_after_eintr(|| Err(Errno::INTR)), Err(Errno::INTR));
+        let mut calls = 0;
+        let answer = data.again_after_eintr(|| {
+            calls += 1;
+            interrupt.ask(2);
+            Err(Errno::INTR)
+        });
+        assert_eq!((answer, calls), (Err(Errno::CANCELED), 1));
     }
 
     #[test]

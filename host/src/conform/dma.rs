@@ -216,6 +216,10 @@ fn started(trial: &Trial<'_, '_>, ranges: &[DmaLoggingRange]) -> Answer<u64> {
 
 fn start(trial: &mut Trial<'_, '_>) -> Checked {
     fresh(trial)?;
+    starts(trial)
+}
+
+fn starts(trial: &mut Trial<'_, '_>) -> Checked {
     let answer = started(trial, &[RANGE]);
     end(trial);
     trial.expect(answer.is_ok(), || format!("wanted success, got {}", said(&answer)));
@@ -286,10 +290,7 @@ fn report_clears(trial: &mut Trial<'_, '_>) -> Checked {
 fn start_again(trial: &mut Trial<'_, '_>) -> Checked {
     begin(trial)?;
     end(trial);
-    let answer = started(trial, &[RANGE]);
-    end(trial);
-    trial.expect(answer.is_ok(), || format!("wanted success, got {}", said(&answer)));
-    Ok(())
+    starts(trial)
 }
 
 fn stop(trial: &mut Trial<'_, '_>) -> Checked {

@@ -8,8 +8,7 @@ use std::rc::Rc;
 use vfio_migration_core::device::State;
 
 use super::lab::Lab;
-use super::stream::{Compare, PIECE};
-use super::walk::{Refused, Walked};
+use super::walk::{LateWrite, Refused, Walked};
 use super::words::name;
 
 /// What is known of the devices.
@@ -26,6 +25,8 @@ pub(super) struct Facts {
     pub(super) walk: Option<Rc<Vec<Walked>>>,
     /// Every impossible SET, once.
     pub(super) refusals: Option<Rc<Vec<Refused>>>,
+    /// Every write to a resuming session that a SET has ended, once.
+    pub(super) late_writes: Option<Rc<Vec<LateWrite>>>,
 }
 
 /// A second session of a device that has not run since the first.
@@ -41,13 +42,12 @@ impl Facts {
     pub(super) fn of(lab: &mut Lab<'_>, partner: Option<&mut Lab<'_>>) -> Self {
         let held = hold(lab).map(Rc::new);
         let again = held.as_ref().map_err(Clone::clone).and_then(|held| {
-            let mut compare = Compare::with(held);
-            let bytes = lab.save(PIECE, &mut |piece| compare.take(piece))?;
-            Ok(Again { bytes, difference: compare.difference() })
+            let compare = lab.compare(held)?;
+            Ok(Again { bytes: compare.count as u64, difference: compare.difference() })
         });
         let resets = reset(lab)
             .and_then(|()| partner.map_or(Ok(()), reset).map_err(|reason| format!("the partner: {reason}")));
-        Self { held, again, resets, copies: None, walk: None, refusals: None }
+        Self { held, again, resets, copies: None, walk: None, refusals: None, late_writes: None }
     }
 
     /// Whether two sessions of the stopped device gave the same bytes.
@@ -67,19 +67,8 @@ impl Facts {
 }
 
 fn hold(lab: &mut Lab<'_>) -> Result<Vec<u8>, String> {
-    let mut held: Vec<u8> = Vec::new();
-    let mut room = Ok(());
     lab.reach(State::Stop)?;
-    lab.save(PIECE, &mut |piece| {
-        if room.is_ok() {
-            room = held.try_reserve(piece.len());
-        }
-        if room.is_ok() {
-            held.extend_from_slice(piece);
-        }
-    })?;
-    room.map_err(|error| format!("the state does not fit into memory: {error}"))?;
-    Ok(held)
+    lab.hold()
 }
 
 /// A reset of a running device.

@@ -1,14 +1,16 @@
 //! Rules about the data fd: which arcs give one, which end it, and what can't be done with it.
 //!
+//! Four rules write to resuming sessions that have ended: FD-05, FD-06, FD-07 and FD-13. No other rule does that.
+//!
 //! Deliberately absent: the bytes that go through it.
 
-use rustix::io::Errno;
+use rustix::io::{Errno, Result as Answer};
 use vfio_migration_core::device::State;
 use vfio_migration_core::device::arc::DataSession;
 
 use super::data::Data;
 use super::trial::{Checked, Trial};
-use super::walk::{Seen, Walked, may_enter, walk};
+use super::walk::{LateWrite, Seen, Walked, late_writes, may_enter, walk};
 use super::words::{bytes, said};
 use super::{Level, Need, Rule};
 
@@ -53,11 +55,11 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "FD-04",
         level: Level::Must,
-        statement: "the data fd of a saving session that has ended answers ENODEV to read()",
+        statement: "the data fd of a saving session that has ended gives no data and no end of data",
         source: "STOP_COPY -> STOP, PRE_COPY -> RUNNING, PRE_COPY_P2P -> RUNNING_P2P: terminate a data \
                  transfer session",
         why: "A reader that is late must learn that the session is over. Where it reads 0 it takes the cut \
-              state for a whole one; where it reads data they are of another moment.",
+              state for a whole one; where it reads data they are of another moment. Any errno will do.",
         remedy: "Mark the file as disabled under its lock when the session ends, and return -ENODEV from then \
                  on.",
         needs: &[Need::StopCopy],
@@ -66,12 +68,14 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "FD-05",
         level: Level::Must,
-        statement: "the data fd of a resuming session that has ended answers ENODEV to write()",
+        statement: "the data fd of a resuming session that has ended takes no data",
         source: "RESUMING -> STOP: leaving RESUMING terminates a data transfer session",
         why: "A writer that is late must learn that its data go nowhere. Where they are taken, a VMM believes \
-              that the device has them, or they change a device that already runs.",
-        remedy: "Mark the file as disabled under its lock when the session ends, and return -ENODEV from then \
-                 on.",
+              that the device has them, or they change a device that already runs. Any errno will do. A \
+              driver that has freed the session's buffers and looks at them first takes the kernel down here: \
+              virtio_vfio_pci does.",
+        remedy: "Mark the file as disabled under its lock when the session ends, look at that before anything \
+                 else in write(), and return -ENODEV from then on.",
         needs: &[Need::StopCopy, Need::Reset, Need::State],
         check: ended_resuming,
     },
@@ -91,7 +95,8 @@ pub(super) const RULES: &[Rule] = &[
         id: "FD-07",
         level: Level::Must,
         statement: "a reset ends the session",
-        source: "VFIO_DEVICE_RESET: returns the device_state back to RUNNING, which has no session",
+        source: "any -> ERROR: VFIO_DEVICE_RESET returns the device_state back to RUNNING, which has no \
+                 session",
         why: "A reset aborts a migration, also one of the guest's own. A session that goes on gives the state \
               from before the reset, and the other side starts with what the guest has thrown away.",
         remedy: "End the session in the reset handler as the arcs do, under the state's lock.",
@@ -102,7 +107,7 @@ pub(super) const RULES: &[Rule] = &[
         id: "FD-08",
         level: Level::Must,
         statement: "the data fd of a saving session can't be written",
-        source: "enum vfio_device_mig_state: data will flow over the FD using read() and write(); EBADF",
+        source: "write(2): EBADF where the file is not open for writing",
         why: "A mistake in a VMM must be seen where it is made. A write that is taken while saving is lost, \
               or changes what is saved.",
         remedy: "Create the file with O_RDONLY and without a write operation: the kernel answers EBADF then.",
@@ -113,7 +118,7 @@ pub(super) const RULES: &[Rule] = &[
         id: "FD-09",
         level: Level::Must,
         statement: "the data fd of a resuming session can't be read",
-        source: "enum vfio_device_mig_state: data will flow over the FD using read() and write(); EBADF",
+        source: "read(2): EBADF where the file is not open for reading",
         why: "A mistake in a VMM must be seen where it is made. What is read back while loading is of another \
               guest, or of none.",
         remedy: "Create the file with O_WRONLY and without a read operation: the kernel answers EBADF then.",
@@ -146,12 +151,23 @@ pub(super) const RULES: &[Rule] = &[
         id: "FD-12",
         level: Level::Should,
         statement: "a data fd answers ENOTTY to an ioctl that it does not have",
-        source: "ioctl conventions of the kernel",
+        source: "ioctl(2): ENOTTY where the request is none of the file's",
         why: "Later kernels may give data fds more requests. A VMM tries and looks at the answer; success \
               says that something was done.",
         remedy: "Compare the request's number first, and return -ENOTTY for all others.",
         needs: &[Need::StopCopy],
         check: unknown_request,
+    },
+    Rule {
+        id: "FD-13",
+        level: Level::Should,
+        statement: "a data fd whose session has ended answers ENODEV to read() and write()",
+        source: "not in the uapi; what the kernel's drivers do",
+        why: "By ENODEV a VMM tells a session that is over, by a reset of the guest's for instance, from a \
+              device that failed while it was read.",
+        remedy: "Return -ENODEV from a file that is disabled, before the hardware is asked.",
+        needs: &[Need::StopCopy],
+        check: ended_is_enodev,
     },
 ];
 
@@ -199,63 +215,107 @@ fn ends_without(trial: &mut Trial<'_, '_>) -> Checked {
     Ok(())
 }
 
+/// Each write behind the end of a resuming session, of those that ended as wanted.
+fn each_late(
+    trial: &mut Trial<'_, '_>,
+    wanted: DataSession,
+    judge: impl Fn(&mut Trial<'_, '_>, &str, &Answer<usize>),
+) {
+    let writes = late_writes(trial);
+    for LateWrite { to, answer, .. } in writes.iter().filter(|write| write.session == wanted) {
+        match answer {
+            Ok(answer) => judge(trial, &format!("{} → {to}", State::Resuming), answer),
+            Err(reason) => trial.missed(reason.clone()),
+        }
+    }
+}
+
 fn ended_saving(trial: &mut Trial<'_, '_>) -> Checked {
-    ended(trial, "read()", |from| from != State::Resuming)
-}
-
-fn ended_resuming(trial: &mut Trial<'_, '_>) -> Checked {
-    ended(trial, "write()", |from| from == State::Resuming)
-}
-
-fn ended(trial: &mut Trial<'_, '_>, call: &str, is_meant: fn(State) -> bool) -> Checked {
     each(trial, &[DataSession::Ends], |trial, Walked { from, to, .. }, seen| {
-        if let Some(old) = seen.old.as_ref().filter(|_| is_meant(*from)) {
-            trial.expect(*old == Err(Errno::NODEV), || {
-                format!("{call} after {from} → {to}: wanted ENODEV, got {}", bytes(old))
+        if let Some(old) = &seen.old {
+            trial.expect(old.is_err(), || {
+                format!("read() after {from} → {to}: wanted an errno, got {}", bytes(old))
             });
         }
     });
     Ok(())
 }
 
-fn replaced(trial: &mut Trial<'_, '_>) -> Checked {
-    // A driver that takes writes after any end is FD-05's.
-    let takes_writes = takes_writes_after_the_end(trial);
-    each(trial, &[DataSession::Replaced], |trial, Walked { from, to, .. }, seen| {
-        if *from == State::Resuming && takes_writes {
-            return trial.missed(format!("{from} → {to}: writes are taken after any end"));
-        }
-        let Some(old) = &seen.old else { return };
-        trial.expect(!old.is_ok_and(|count| count > 0), || {
-            format!("{from} → {to}: wanted an end of the old data fd, got {} through it", bytes(old))
+fn ended_resuming(trial: &mut Trial<'_, '_>) -> Checked {
+    each_late(trial, DataSession::Ends, |trial, arc, answer| {
+        trial.expect(answer.is_err(), || {
+            format!("write() after {arc}: wanted an errno, got {}", bytes(answer))
         });
     });
     Ok(())
 }
 
-fn takes_writes_after_the_end(trial: &mut Trial<'_, '_>) -> bool {
-    let taken = |seen: &Seen| matches!(seen.old, Some(Ok(count)) if count > 0);
-    let ends = |walked: &&Walked| walked.from == State::Resuming && walked.session == DataSession::Ends;
-    let walked = walk(trial);
-    let answers: Vec<_> = walked.iter().filter(ends).filter_map(|walked| walked.seen.as_ref().ok()).collect();
-    answers.is_empty() || answers.into_iter().any(taken)
+/// Which errno it is. Whether it is one is for other rules.
+fn ended_is_enodev(trial: &mut Trial<'_, '_>) -> Checked {
+    let judge = |trial: &mut Trial<'_, '_>, what: &str, answer: &Answer<usize>| {
+        if answer.is_err() {
+            trial.expect(*answer == Err(Errno::NODEV), || {
+                format!("{what}: wanted ENODEV, got {}", bytes(answer))
+            });
+        }
+    };
+    each(trial, &[DataSession::Ends], |trial, Walked { from, to, .. }, seen| {
+        if let Some(old) = &seen.old {
+            judge(trial, &format!("read() after {from} → {to}"), old);
+        }
+    });
+    each_late(trial, DataSession::Ends, |trial, arc, answer| {
+        judge(trial, &format!("write() after {arc}"), answer);
+    });
+    Ok(())
+}
+
+fn replaced(trial: &mut Trial<'_, '_>) -> Checked {
+    let judge = |trial: &mut Trial<'_, '_>, arc: &str, old: &Answer<usize>| {
+        trial.expect(!old.is_ok_and(|count| count > 0), || {
+            format!("{arc}: wanted an end of the old data fd, got {} through it", bytes(old))
+        });
+    };
+    each(trial, &[DataSession::Replaced], |trial, Walked { from, to, .. }, seen| {
+        if let Some(old) = &seen.old {
+            judge(trial, &format!("{from} → {to}"), old);
+        }
+    });
+    if takes_late_writes(trial) {
+        trial.missed(AFTER_ANY_END);
+    } else {
+        each_late(trial, DataSession::Replaced, judge);
+    }
+    Ok(())
+}
+
+/// A driver that takes writes after any end is FD-05's.
+fn takes_late_writes(trial: &mut Trial<'_, '_>) -> bool {
+    let writes = late_writes(trial);
+    let ends = writes.iter().filter(|write| write.session == DataSession::Ends);
+    let mut answers = ends.filter_map(|write| write.answer.as_ref().ok()).peekable();
+    answers.peek().is_none() || answers.any(|answer| answer.is_ok_and(|count| count > 0))
 }
 
 fn reset_ends(trial: &mut Trial<'_, '_>) -> Checked {
-    let takes_writes = takes_writes_after_the_end(trial);
-    let beginning = trial.held().unwrap_or_default();
-    let beginning = &beginning[..beginning.len().min(4096)];
-    for at in [State::PreCopy, State::PreCopyP2p, State::StopCopy, State::Resuming] {
-        if !trial.lab.has(at) || (at == State::Resuming && (takes_writes || beginning.is_empty())) {
-            continue;
+    for at in [State::PreCopy, State::PreCopyP2p, State::StopCopy] {
+        if trial.lab.has(at) {
+            behind_a_reset(trial, at, |data| data.peek(&mut [0; 4096]))?;
         }
-        let data = trial.session(at)?;
-        let reset = trial.lab.reset();
-        if reset.is_err() {
-            trial.missed(format!("the reset in {at} answered {}", said(&reset)));
-            continue;
-        }
-        let got = if at == State::Resuming { data.write(beginning) } else { data.peek(&mut [0; 4096]) };
+    }
+    if takes_late_writes(trial) {
+        trial.missed(AFTER_ANY_END);
+        return Ok(());
+    }
+    let beginning = trial.beginning()?;
+    behind_a_reset(trial, State::Resuming, |data| data.write(&beginning))
+}
+
+fn behind_a_reset(trial: &mut Trial<'_, '_>, at: State, call: impl Fn(&Data) -> Answer<usize>) -> Checked {
+    trial.go_on()?;
+    let data = trial.session(at)?;
+    if trial.resets_in(at) {
+        let got = call(&data);
         trial.expect(!got.is_ok_and(|count| count > 0), || {
             format!("after a reset in {at}: wanted an end of the data fd, got {} through it", bytes(&got))
         });
@@ -325,3 +385,5 @@ fn in_each_session(trial: &mut Trial<'_, '_>, judge: impl Fn(&mut Trial<'_, '_>,
 fn saving(trial: &Trial<'_, '_>) -> Vec<State> {
     [State::PreCopy, State::StopCopy].into_iter().filter(|&at| trial.lab.has(at)).collect()
 }
+
+const AFTER_ANY_END: &str = "RESUMING: writes are taken after any end, or none could be tried";

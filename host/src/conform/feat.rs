@@ -38,7 +38,7 @@ pub(super) const RULES: &[Rule] = &[
         id: "FEAT-03",
         level: Level::Must,
         statement: "a feature number that nobody has answers ENOTTY",
-        source: "VFIO_DEVICE_FEATURE: ENOTTY where the feature is not known",
+        source: "vfio_ioctl_device_feature(): -ENOTTY from a driver that does not know the feature",
         why: "VMMs find out by this answer what kernel and driver can do. A driver that says yes to a number \
               that it does not know will be asked for a feature of a later kernel and pretend to have done \
               it.",

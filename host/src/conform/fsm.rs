@@ -294,9 +294,8 @@ fn get_answers(trial: &mut Trial<'_, '_>) -> Checked {
 fn end_changes_nothing(trial: &mut Trial<'_, '_>) -> Checked {
     let data = trial.session(State::StopCopy)?;
     let before = trial.lab.get();
-    if let Err(errno) = read_to_end(&data, PIECE, &mut |_| ()) {
-        return Err(format!("read() in STOP_COPY answered {}", said(&Err::<(), _>(errno))).into());
-    }
+    let (_, end) = read_to_end(&data, PIECE, &mut |_| Ok(()))?;
+    end.came()?;
     let after = trial.lab.get();
     unchanged(trial, State::StopCopy, "the end of data", &before, &after);
     let end = trial.lab.set(State::Stop);

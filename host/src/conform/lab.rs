@@ -2,22 +2,28 @@
 //!
 //! A lab knows where the device is as far as answered calls tell, never by what GET says: a driver may lie there, and
 //! only the rules about GET must see it. The way back to RUNNING is by SETs where the device is known to be in a state
-//! that has one, else by a reset. ERROR is never left by a SET, which the kernel warns of.
+//! that has one, else by a reset. ERROR is never left by a SET, which the kernel warns of. GET is believed at the end
+//! alone, where it is said that the device runs.
 //!
 //! Deliberately absent: recovery as a VMM does it, and `Device`, which hides what a driver gets wrong.
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, Result as Answer};
 use vfio_migration_core::device::arc::path;
-use vfio_migration_core::device::{Features, State, uapi};
+use vfio_migration_core::device::{Features, State};
+use vfio_migration_core::session::event::{Event, Trace};
 
 use super::data::Data;
-use super::words::said;
+use super::words::{name, said};
 use crate::device::Unsupported;
+use crate::errno::code;
 use crate::interrupt::Interrupt;
 use crate::ioctl;
+use crate::trace::emit;
 
 /// A device that is not in RUNNING, and can't be brought there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,14 +47,19 @@ pub struct Lab<'a> {
     kept: Vec<Data>,
     /// Whether the device holds something else than what it was found with.
     emptied: bool,
+    /// Whether the device may hold something with which it must not run.
+    wrong: bool,
+    /// What events call the device.
+    name: String,
 }
 
 impl<'a> Lab<'a> {
-    /// Asks the device behind `fd` for its flags and its state. Reads and writes end when `interrupt` is asked.
+    /// Asks the device behind `fd` for its flags and its state. Reads and writes end when `interrupt` is asked; events of
+    /// SETs and resets call the device `name`.
     ///
     /// # Errors
     /// The device has no migration v2, or does not say where it is.
-    pub fn new(fd: BorrowedFd<'a>, interrupt: Interrupt) -> Result<Self, Unsupported> {
+    pub fn new(fd: BorrowedFd<'a>, name: String, interrupt: Interrupt) -> Result<Self, Unsupported> {
         let flags = ioctl::get_migration(fd).map_err(|errno| match errno {
             Errno::NOTTY => Unsupported::NoMigration,
             errno => Unsupported::NotAsked(errno),
@@ -56,7 +67,8 @@ impl<'a> Lab<'a> {
         let number = ioctl::get_device_state(fd).map_err(Unsupported::NoState)?;
         let at = State::from_raw(number).ok_or(Unsupported::UnknownState(number))?;
         let features = Features::from_raw(flags);
-        Ok(Self { fd, interrupt, flags, features, at: Some(at), kept: Vec::new(), emptied: false })
+        let kept = Vec::new();
+        Ok(Self { fd, interrupt, flags, features, at: Some(at), kept, emptied: false, wrong: false, name })
     }
 
     /// The driver's migration flags.
@@ -116,7 +128,13 @@ impl<'a> Lab<'a> {
     /// SET of a number, and a data fd where one comes, which is kept open until the session has ended.
     pub(super) fn set_number(&mut self, number: u32) -> Answer<Option<Data>> {
         let before = self.get();
-        match ioctl::set_device_state(self.fd, number) {
+        let began = Instant::now();
+        let answer = ioctl::set_device_state(self.fd, number);
+        if let Some(state) = State::from_raw(number) {
+            let result = answer.as_ref().map(drop).map_err(|&errno| code(errno));
+            self.tell(Event::SetState { state, recovery: false, result }, began);
+        }
+        match answer {
             Ok(fd) => {
                 self.at = State::from_raw(number);
                 let data = fd.map(|fd| Data::new(fd, self.interrupt.clone())).transpose()?;
@@ -137,19 +155,41 @@ impl<'a> Lab<'a> {
         self.set_number(state.raw())
     }
 
-    /// A reset. Where the device is then, it is asked.
+    /// A reset. Where the device is then, it is asked; a refused one may have moved it too. Where someone has the
+    /// device for a moment (vfio-pci says EAGAIN then), it is tried again.
     pub(super) fn reset(&mut self) -> Answer<()> {
-        let answer = ioctl::device_reset(self.fd);
+        let before = self.get();
+        let began = Instant::now();
+        let end = began + BUSY;
+        let mut answer = ioctl::device_reset(self.fd);
+        while answer == Err(Errno::AGAIN) && Instant::now() < end {
+            sleep(MOMENT);
+            answer = ioctl::device_reset(self.fd);
+        }
+        self.tell(Event::Reset { result: answer.map_err(code) }, began);
         if answer.is_ok() {
             self.emptied = true;
+            self.wrong = false;
             self.at = self.get().ok().and_then(State::from_raw);
+        } else if self.get() != before {
+            self.at = None;
         }
         answer
+    }
+
+    fn tell(&self, event: Event, began: Instant) {
+        emit(&Trace { device: &self.name, event, took: Some(began.elapsed()) });
     }
 
     /// Nothing is known of the device any more: a reset is the way home.
     pub(super) const fn is_lost(&mut self) {
         self.at = None;
+    }
+
+    /// The device may hold what is no whole state: a reset is the only way home.
+    pub(super) const fn holds_wrong(&mut self) {
+        self.at = None;
+        self.wrong = true;
     }
 
     /// Closes the data fds of the session, although it goes on.
@@ -171,6 +211,21 @@ impl<'a> Lab<'a> {
         arrived
     }
 
+    /// As [`Lab::home`], for the last time: the device is asked whether it is there.
+    pub(super) fn leave(&mut self) -> Result<(), Stuck> {
+        self.home()?;
+        if self.get() == Ok(State::Running.raw()) {
+            return Ok(());
+        }
+        let reset = self.reset();
+        self.at = self.get().ok().and_then(State::from_raw);
+        self.home()?;
+        match self.get().ok().and_then(State::from_raw) {
+            Some(State::Running) => Ok(()),
+            at => Err(Stuck { at, reset }),
+        }
+    }
+
     /// Brings the device to `to` step by step, from RUNNING, as a VMM would; where a step is refused, by one SET.
     /// Returns the session's data fd, where one came.
     ///
@@ -179,16 +234,24 @@ impl<'a> Lab<'a> {
     pub(super) fn reach(&mut self, to: State) -> Result<Option<Data>, String> {
         self.home()?;
         let steps = self.steps(to).ok_or_else(|| format!("the driver has no {to}"))?;
+        if let Ok(data) = self.go(steps) {
+            return Ok(data);
+        }
+        self.home()?;
+        self.set(to).map_err(|errno| format!("{to} is refused: {}", name(errno)))
+    }
+
+    /// Stops a running device step by step, and does not try a second time.
+    pub(super) fn stop(&mut self) -> Result<(), String> {
+        let steps = self.steps(State::Stop).unwrap_or_default();
+        self.go(steps).map(drop).map_err(|errno| format!("{} is refused: {}", State::Stop, name(errno)))
+    }
+
+    fn go(&mut self, steps: Vec<State>) -> Answer<Option<Data>> {
         let mut data = None;
-        let by_steps = steps.into_iter().try_for_each(|step| {
+        for step in steps {
             let came = self.set(step)?;
-            data = data.take().or(came);
-            Ok::<_, Errno>(())
-        });
-        if by_steps.is_err() {
-            self.home()?;
-            data =
-                self.set(to).map_err(|errno| format!("{to} is refused: {}", said(&Err::<(), _>(errno))))?;
+            data = data.or(came);
         }
         Ok(data)
     }
@@ -215,7 +278,8 @@ impl<'a> Lab<'a> {
             return Ok(());
         }
         let at = self.get().ok().and_then(State::from_raw);
-        let by_set = at.is_some_and(has_way_back) && self.set(State::Running).is_ok();
+        let may_run = !self.wrong && at.is_some_and(has_way_back);
+        let by_set = may_run && self.set(State::Running).is_ok();
         if by_set || at == Some(State::Running) {
             self.at = Some(State::Running);
             return Ok(());
@@ -259,7 +323,7 @@ pub(super) fn says_reset(lab: &Lab<'_>) -> Answer<bool> {
     ioctl::device_get_info(lab.fd()).map(|info| info.flags & FLAGS_RESET != 0)
 }
 
-/// Whether the device says that it can log its DMA.
-pub(super) fn says_logging(lab: &Lab<'_>) -> bool {
-    ioctl::probe_feature(lab.fd(), uapi::FEATURE_DMA_LOGGING_START, uapi::FEATURE_SET).is_ok()
-}
+/// How long a device may be busy when it is reset.
+const BUSY: Duration = Duration::from_secs(1);
+/// How long to wait before a reset is tried again.
+const MOMENT: Duration = Duration::from_millis(10);

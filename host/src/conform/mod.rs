@@ -32,6 +32,7 @@ pub use self::lab::{Lab, Stuck};
 
 use self::facts::Facts;
 use self::trial::{Checked, Trial};
+use crate::dirty::can_log;
 
 /// How much a rule weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -155,8 +156,8 @@ pub fn run<'a>(
     watch: impl FnMut(&'static Rule),
 ) -> Report {
     let tried = catch_unwind(AssertUnwindSafe(|| try_all(lab, partner.as_deref_mut(), rules, watch)));
-    let left = lab.home();
-    let partner_left = partner.map(Lab::home);
+    let left = lab.leave();
+    let partner_left = partner.map(Lab::leave);
     match tried {
         Ok(results) => Report { results, left, partner_left },
         Err(panic) => resume_unwind(panic),
@@ -263,8 +264,9 @@ impl Need {
                 Ok(held) if held.is_empty() => Some("the device's state is empty".to_owned()),
                 held => held.as_ref().err().cloned(),
             },
-            Self::Logging => (!lab::says_logging(trial.lab))
-                .then(|| "the device says that it can't log its DMA".to_owned()),
+            Self::Logging => {
+                (!can_log(trial.lab.fd())).then(|| "the device says that it can't log its DMA".to_owned())
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use vfio_migration_core::device::State;
 
 use super::data::Data;
 use super::pre_info::first_session;
-use super::stream::{Loaded, PIECE, Print, read_to_end};
+use super::stream::{End, Held, PIECE, Sink, read_to_end};
 use super::trial::{Checked, Skip, Trial};
 use super::words::{name, said};
 use super::{Level, Need, Rule};
@@ -65,7 +65,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "PRE-13",
         level: Level::Must,
-        statement: "what came in PRE_COPY, PRE_COPY_P2P and STOP_COPY makes one state that loads",
+        statement: "what comes in PRE_COPY, PRE_COPY_P2P and STOP_COPY makes one state that loads",
         source: "PRE_COPY, PRE_COPY_P2P and STOP_COPY share a data transfer session",
         why: "This is every live migration. Data that are lost where the states change are missed when the \
               machine already stands still, or not at all.",
@@ -96,15 +96,12 @@ enum Pause {
     Zero,
     /// Not at all: data went on coming.
     Never,
+    /// With another errno.
+    Failed(Errno),
 }
 
 /// Reads in pre-copy until nothing is there, about `enough` bytes have come, or too many; gives what came to `sink`.
-fn drain(
-    trial: &Trial<'_, '_>,
-    data: &Data,
-    enough: u64,
-    sink: &mut dyn FnMut(&[u8]),
-) -> Result<(u64, Pause), Skip> {
+fn drain(trial: &Trial<'_, '_>, data: &Data, enough: u64, sink: Sink<'_>) -> Result<(u64, Pause), Skip> {
     let most = enough.min((trial.facts.length() as u64).saturating_mul(4).saturating_add(4 << 20));
     let mut room = vec![0; usize::try_from(enough).unwrap_or(PIECE).clamp(64, PIECE)];
     let mut total = 0;
@@ -116,18 +113,26 @@ fn drain(
             Ok(0) => return Ok((total, Pause::Zero)),
             Err(Errno::NOMSG) => return Ok((total, Pause::NoMessage)),
             Ok(count) => {
-                sink(room.get(..count).unwrap_or(&room));
+                sink(room.get(..count).unwrap_or(&room))?;
                 total += count as u64;
             }
-            Err(errno) => return Err(format!("read() in PRE_COPY answered {}", name(errno)).into()),
+            Err(errno) => return Ok((total, Pause::Failed(errno))),
         }
     }
     Ok((total, Pause::Never))
 }
 
+/// As [`drain`], to the pause, where nobody wants the data.
+fn skim(trial: &Trial<'_, '_>, data: &Data) -> Result<(u64, Pause), Skip> {
+    match drain(trial, data, u64::MAX, &mut |_| Ok(()))? {
+        (_, Pause::Failed(errno)) => Err(format!("read() in PRE_COPY answered {}", name(errno)).into()),
+        skimmed => Ok(skimmed),
+    }
+}
+
 fn pause_is_enomsg(trial: &mut Trial<'_, '_>) -> Checked {
     let data = first_session(trial)?;
-    let (bytes, pause) = drain(trial, &data, u64::MAX, &mut |_| ())?;
+    let (bytes, pause) = skim(trial, &data)?;
     if pause == Pause::Never {
         return Err(format!("data went on coming, {bytes} bytes").into());
     }
@@ -140,14 +145,14 @@ fn pause_is_not_readable(trial: &mut Trial<'_, '_>) -> Checked {
     let data = first_session(trial)?;
     // A device may have new data between the two answers, but not each time.
     for _ in 0..8 {
-        if let (_, Pause::Never) = drain(trial, &data, u64::MAX, &mut |_| ())? {
+        if let (_, Pause::Never) = skim(trial, &data)? {
             return Err("data went on coming".into());
         }
         if data.is_readable(Duration::ZERO) == Ok(false) {
             trial.expect(true, String::new);
             return Ok(());
         }
-        let (bytes, _) = drain(trial, &data, u64::MAX, &mut |_| ())?;
+        let (bytes, _) = skim(trial, &data)?;
         if bytes == 0 {
             trial.expect(false, || "without data: wanted nothing from poll(), got POLLIN".to_owned());
             return Ok(());
@@ -177,7 +182,7 @@ fn data_are_readable(trial: &mut Trial<'_, '_>) -> Checked {
 
 fn begins_again(trial: &mut Trial<'_, '_>) -> Checked {
     let data = first_session(trial)?;
-    let (first, _) = drain(trial, &data, u64::MAX, &mut |_| ())?;
+    let (first, _) = skim(trial, &data)?;
     if first == 0 {
         return Err("nothing came in PRE_COPY".into());
     }
@@ -186,7 +191,7 @@ fn begins_again(trial: &mut Trial<'_, '_>) -> Checked {
         return Err(format!("PRE_COPY → RUNNING is refused: {}", said(&ended)).into());
     }
     let data = trial.session(State::PreCopy)?;
-    let (second, _) = drain(trial, &data, u64::MAX, &mut |_| ())?;
+    let (second, _) = skim(trial, &data)?;
     trial.expect(second > 0, || format!("the first pre-copy gave {first} bytes, the next one none"));
     trial.tried(format!("{first} and {second} bytes"));
     Ok(())
@@ -196,30 +201,42 @@ fn loads_together(trial: &mut Trial<'_, '_>) -> Checked {
     trial.fill()?;
     let half = trial.facts.length() as u64 / 2;
     let data = trial.session(State::PreCopy)?;
-    let mut state = Vec::new();
-    let mut take = |piece: &[u8]| state.extend_from_slice(piece);
-    let (early, _) = drain(trial, &data, half.max(1), &mut take)?;
+    let mut state = Held::new(trial.lab);
+    let (early, pause) = drain(trial, &data, half.max(1), &mut |piece| state.take(piece))?;
+    if let Pause::Failed(errno) = pause {
+        return trial.read_failed(State::PreCopy, early, errno);
+    }
     let mut in_p2p = 0;
     if trial.lab.has(State::PreCopyP2p) {
         trial.step(State::PreCopyP2p)?;
-        in_p2p = drain(trial, &data, u64::MAX, &mut take)?.0;
+        let (bytes, pause) = drain(trial, &data, u64::MAX, &mut |piece| state.take(piece))?;
+        if let Pause::Failed(errno) = pause {
+            return trial.read_failed(State::PreCopyP2p, bytes, errno);
+        }
+        in_p2p = bytes;
     }
-    trial.step(State::StopCopy)?;
-    let rest = read_to_end(&data, PIECE, &mut take)
-        .map_err(|errno| Skip(format!("read() in STOP_COPY answered {}", name(errno))))?;
-    trial.tried(format!("{early} bytes in PRE_COPY, {in_p2p} in PRE_COPY_P2P, {rest} in STOP_COPY"));
-    arrives(trial, &state)
+    trial.tried(format!("{early} bytes in PRE_COPY, {in_p2p} in PRE_COPY_P2P"));
+    rest_arrives(trial, &data, state)
 }
 
 fn unread_comes(trial: &mut Trial<'_, '_>) -> Checked {
     trial.fill()?;
     let data = trial.session(State::PreCopy)?;
+    let state = Held::new(trial.lab);
+    trial.tried("nothing before STOP_COPY");
+    rest_arrives(trial, &data, state)
+}
+
+/// Reads what is left of a pre-copy session in STOP_COPY, and loads all of it.
+fn rest_arrives(trial: &mut Trial<'_, '_>, data: &Data, mut state: Held) -> Checked {
     trial.step(State::StopCopy)?;
-    let mut state = Vec::new();
-    let bytes = read_to_end(&data, PIECE, &mut |piece| state.extend_from_slice(piece))
-        .map_err(|errno| Skip(format!("read() in STOP_COPY answered {}", name(errno))))?;
-    trial.tried(format!("{bytes} bytes in STOP_COPY, none before"));
-    arrives(trial, &state)
+    let (rest, end) = read_to_end(data, PIECE, &mut |piece| state.take(piece))?;
+    if let End::Failed(errno) = end {
+        return trial.read_failed(State::StopCopy, rest, errno);
+    }
+    end.came()?;
+    trial.tried(format!("{rest} bytes in STOP_COPY"));
+    arrives(trial, &state.bytes)
 }
 
 /// Loads a state that came over pre-copy, whose source is in STOP_COPY, and where contents can be compared looks
@@ -229,27 +246,19 @@ fn arrives(trial: &mut Trial<'_, '_>, state: &[u8]) -> Checked {
     if ended.is_err() {
         return Err(format!("STOP_COPY → STOP is refused: {}", said(&ended)).into());
     }
-    let source = print(trial, Side::Source)?;
+    let source = trial.lab.print(PIECE)?;
     if !trial.has_partner() {
         trial.home()?;
     }
     trial.blank_target()?;
-    let loaded = match trial.target().load(&[state], PIECE) {
-        Loaded::Taken => Loaded::Taken,
-        // What an earlier refusal has left behind is a rule of its own.
-        Loaded::NotWritten(..) | Loaded::NotStopped(_) | Loaded::NotBegun(_) => {
-            trial.target().is_lost();
-            trial.target().load(&[state], PIECE)
-        }
-    };
-    let refusal = loaded.refusal();
+    let refusal = trial.load(state, PIECE)?.refusal();
     let is_taken = refusal.is_none();
     trial.expect(is_taken, || format!("its load is refused: {}", refusal.unwrap_or_default()));
     if !is_taken {
         trial.target().is_lost();
         return trial.home();
     }
-    let target = print(trial, Side::Target)?;
+    let target = trial.target().print(PIECE)?;
     // The source has run on where it is the target too; a driver whose plain copies differ has a rule for that.
     if source.bytes > 0 && trial.copies()? {
         trial.expect(target == source, || {
@@ -259,25 +268,8 @@ fn arrives(trial: &mut Trial<'_, '_>, state: &[u8]) -> Checked {
     Ok(())
 }
 
-/// Of which device something is wanted.
-enum Side {
-    Source,
-    Target,
-}
-
-/// The state of a device in STOP, as a session without pre-copy gives it.
-fn print(trial: &mut Trial<'_, '_>, side: Side) -> Result<Print, Skip> {
-    let mut print = Print::default();
-    let lab = match side {
-        Side::Source => &mut *trial.lab,
-        Side::Target => trial.target(),
-    };
-    lab.save(PIECE, &mut |piece| print.take(piece))?;
-    Ok(print)
-}
-
 /// How often to read in pre-copy at most.
-const READS: u32 = 100_000;
+pub(super) const READS: u32 = 100_000;
 /// How long `poll` may take to see what is there.
 const MOMENT: Duration = Duration::from_millis(500);
 /// How long a slow device may take for its first data.

@@ -37,7 +37,7 @@ pub(super) const RULES: &[Rule] = &[
         id: "RST-03",
         level: Level::Must,
         statement: "after a reset from any state the device can be saved and loaded",
-        source: "VFIO_DEVICE_RESET: returns the device_state back to RUNNING",
+        source: "any -> ERROR: VFIO_DEVICE_RESET must be used to return the device_state back to RUNNING",
         why: "A reset ends a failed migration, and the next one must work. Where something of the old session \
               stays, the device can't be migrated until it is closed, which its guest does not do.",
         remedy: "Free everything of the session in the reset handler, as if the device had just been opened.",
@@ -50,7 +50,7 @@ pub(super) const RULES: &[Rule] = &[
         statement: "a reset succeeds",
         source: "RESUMING -> STOP: to abort a RESUMING session the device must be reset",
         why: "Without a reset a load that failed can't be ended, nor can ERROR be left: the device is lost to \
-              its guest until it is closed.",
+              its guest until it is closed. A device that is busy for a moment may say EAGAIN.",
         remedy: "Implement VFIO_DEVICE_RESET, and let it end any session first.",
         needs: &[Need::StopCopy],
         check: succeeds,
@@ -59,13 +59,15 @@ pub(super) const RULES: &[Rule] = &[
 
 fn to_running(trial: &mut Trial<'_, '_>) -> Checked {
     for at in reset_in_each(trial)? {
+        trial.go_on()?;
         trial.lab.reach(at)?;
-        let reset = trial.lab.reset();
+        if !trial.resets_in(at) {
+            continue;
+        }
         let got = trial.lab.get();
-        match (reset, got.ok().and_then(State::from_raw)) {
-            (Err(errno), _) => trial.missed(format!("the reset in {at} answered {}", name(errno))),
-            (Ok(()), None) => trial.missed(format!("after the reset in {at} GET answered {}", state(&got))),
-            (Ok(()), Some(after)) => trial.expect(after == State::Running, || {
+        match got.ok().and_then(State::from_raw) {
+            None => trial.missed(format!("after the reset in {at} GET answered {}", state(&got))),
+            Some(after) => trial.expect(after == State::Running, || {
                 format!("after a reset in {at}: wanted RUNNING, got {after}")
             }),
         }
@@ -86,17 +88,15 @@ fn works_after(trial: &mut Trial<'_, '_>) -> Checked {
         states.retain(|at| [State::Stop, State::StopCopy].contains(at));
     }
     for &at in &states {
+        trial.go_on()?;
         trial.lab.reach(at)?;
-        let reset = trial.lab.reset();
-        if reset.is_err() {
-            trial.missed(format!("the reset in {at} answered {}", said(&reset)));
+        if !trial.resets_in(at) {
             continue;
         }
-        trial.lab.reach(State::Stop)?;
-        let saved = trial.lab.save(PIECE, &mut |_| ());
-        trial.expect(saved.as_ref().is_ok_and(|bytes| *bytes > 0), || {
-            let got = saved.map_or_else(|reason| reason, |_| "an empty state".to_owned());
-            format!("a save after a reset in {at}: {got}")
+        // A device that was reset may have nothing to tell.
+        let saved = trial.lab.stop().and_then(|()| trial.lab.print(PIECE));
+        trial.expect(saved.is_ok(), || {
+            format!("a save after a reset in {at}: {}", saved.err().unwrap_or_default())
         });
         let loaded = trial.lab.load(&[&held], PIECE);
         trial.expect(loaded == Loaded::Taken, || {
@@ -114,6 +114,7 @@ fn succeeds(trial: &mut Trial<'_, '_>) -> Checked {
         return Ok(());
     }
     for at in reset_in_each(trial)? {
+        trial.go_on()?;
         trial.lab.reach(at)?;
         let reset = trial.lab.reset();
         trial.expect(reset.is_ok(), || format!("in {at}: wanted success, got {}", said(&reset)));

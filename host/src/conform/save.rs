@@ -8,8 +8,8 @@ use rustix::io::Errno;
 use vfio_migration_core::device::State;
 
 use super::data::Data;
-use super::facts::LARGE;
-use super::stream::{PIECE, Print, read_to_end};
+use super::facts::{Again, LARGE};
+use super::stream::{End, PIECE, read_to_end};
 use super::trial::{Checked, Skip, Trial};
 use super::words::{bytes, name, said};
 use super::{Level, Need, Rule};
@@ -53,10 +53,10 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "SAVE-04",
         level: Level::Must,
-        statement: "a second session of a stopped device gives the whole state again",
+        statement: "a second session of a stopped device gives a whole state again",
         source: "STOP -> STOP_COPY: begins the process of saving the device state",
         why: "After a migration that failed on the network, a VMM goes back to STOP and tries again. An empty \
-              or cut second state makes every further try fail.",
+              or cut second state makes every further try fail. Its bytes may be others, if they load.",
         remedy: "Start each session from the beginning; keep no position beyond its end.",
         needs: &[Need::StopCopy, Need::State],
         check: again,
@@ -98,54 +98,54 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-/// A session of the stopped device, read to its end, and what ended it.
-fn ended(trial: &mut Trial<'_, '_>) -> Result<(Data, Option<Errno>), Skip> {
+/// A session of the stopped device, read to its end: how many bytes came, and what ended them.
+fn ended(trial: &mut Trial<'_, '_>) -> Result<(Data, u64, End), Skip> {
     let data = trial.session(State::StopCopy)?;
-    let mut room = vec![0; PIECE];
-    loop {
-        match data.read(&mut room) {
-            Ok(0) => return Ok((data, None)),
-            Ok(_) => {}
-            Err(Errno::NOMSG) => return Ok((data, Some(Errno::NOMSG))),
-            Err(errno) => return Err(format!("read() in STOP_COPY answered {}", name(errno)).into()),
-        }
-    }
+    let (bytes, end) = read_to_end(&data, PIECE, &mut |_| Ok(()))?;
+    Ok((data, bytes, end))
 }
 
 fn end_stays(trial: &mut Trial<'_, '_>) -> Checked {
-    let (data, end) = ended(trial)?;
-    if end.is_some() {
-        return Err("the end of data is ENOMSG".into());
+    let (data, bytes, end) = ended(trial)?;
+    match end {
+        End::Zero => still_at_the_end(trial, &data),
+        End::Message => return Err("the end of data is ENOMSG".into()),
+        End::Failed(errno) => trial.read_failed(State::StopCopy, bytes, errno)?,
+        End::Never => trial.expect(false, || format!("after {bytes} bytes: wanted an end, got more")),
     }
+    Ok(())
+}
+
+fn still_at_the_end(trial: &mut Trial<'_, '_>, data: &Data) {
     for nth in 2..=4 {
         let answer = data.read(&mut [0; 4096]);
         trial.expect(answer == Ok(0), || {
             format!("read number {nth} at the end of data: wanted 0 bytes, got {}", bytes(&answer))
         });
     }
-    Ok(())
 }
 
 fn no_enomsg(trial: &mut Trial<'_, '_>) -> Checked {
-    let (data, end) = ended(trial)?;
-    trial.expect(end.is_none(), || "at the end of data: wanted 0 bytes, got ENOMSG".to_owned());
+    let (data, _, end) = ended(trial)?;
+    end.came()?;
+    trial.expect(end != End::Message, || "at the end of data: wanted 0 bytes, got ENOMSG".to_owned());
     let answer = data.read(&mut [0; 4096]);
     trial.expect(answer != Err(Errno::NOMSG), || "behind the end of data: got ENOMSG".to_owned());
     Ok(())
 }
 
 fn any_size(trial: &mut Trial<'_, '_>) -> Checked {
+    let (first, second) = (trial.facts.length(), again_of(trial)?.bytes);
+    if second != first as u64 {
+        return Err(format!("two saves of the unchanged device gave {first} and {second} bytes").into());
+    }
     trial.fill()?;
     trial.lab.reach(State::Stop)?;
-    let reference = print(trial, PIECE)?;
+    let reference = trial.lab.print(PIECE)?;
     let compares_bytes = trial.facts.is_deterministic();
-    let sizes = sizes(trial.facts.length());
+    let sizes = sizes(first);
     for &size in &sizes {
-        let got = print(trial, size)?;
-        if got.bytes == 0 && reference.bytes > 0 {
-            trial.missed("a second session of the stopped device is empty");
-            continue;
-        }
+        let got = trial.lab.print(size)?;
         let is_same = if compares_bytes { got == reference } else { got.bytes == reference.bytes };
         trial.expect(is_same, || {
             let what = if got.bytes == reference.bytes { "other bytes" } else { "another number" };
@@ -158,22 +158,46 @@ fn any_size(trial: &mut Trial<'_, '_>) -> Checked {
     Ok(())
 }
 
-fn print(trial: &mut Trial<'_, '_>, size: usize) -> Result<Print, Skip> {
-    let mut print = Print::default();
-    trial.lab.save(size, &mut |piece| print.take(piece))?;
-    Ok(print)
+fn again_of<'f>(trial: &'f Trial<'_, '_>) -> Result<&'f Again, Skip> {
+    trial.facts.again.as_ref().map_err(|reason| Skip(reason.clone()))
 }
 
+/// States may have other bytes each time, and be longer or shorter: what counts is whether they load.
 fn again(trial: &mut Trial<'_, '_>) -> Checked {
-    let first = trial.facts.length() as u64;
-    let second = trial.facts.again.as_ref().map_err(|reason| Skip(reason.clone()))?.bytes;
-    trial.expect(second >= first, || format!("the first session gave {first} bytes, the second {second}"));
+    let first = trial.facts.length();
+    let Again { bytes: second, difference } = again_of(trial)?;
+    let (second, is_same) = (*second, difference.is_none());
+    trial.expect(second > 0, || format!("the first session gave {first} bytes, the second none"));
     trial.tried(format!("{first} and {second} bytes"));
+    if second == 0 || is_same {
+        return Ok(());
+    }
+    if let Err(reason) = &trial.facts.resets {
+        let reason = format!("the second state is another one and is not loaded: {reason}");
+        trial.missed(reason);
+        return Ok(());
+    }
+    loads_again(trial)
+}
+
+fn loads_again(trial: &mut Trial<'_, '_>) -> Checked {
+    trial.fill()?;
+    trial.lab.reach(State::Stop)?;
+    trial.lab.print(PIECE)?;
+    let second = trial.lab.hold()?;
+    trial.must_load_held()?;
+    let refusal = trial.load(&second, PIECE)?.refusal();
+    if refusal.is_some() {
+        trial.target().is_lost();
+    }
+    trial.expect(refusal.is_none(), || {
+        format!("what the second session gave does not load: {}", refusal.unwrap_or_default())
+    });
     Ok(())
 }
 
 fn equal(trial: &mut Trial<'_, '_>) -> Checked {
-    let again = trial.facts.again.as_ref().map_err(|reason| Skip(reason.clone()))?;
+    let again = again_of(trial)?;
     if again.bytes == 0 {
         return Err("a second session of the stopped device is empty".into());
     }
@@ -192,10 +216,11 @@ fn empty_read(trial: &mut Trial<'_, '_>) -> Checked {
     };
     let answer = data.read(&mut []);
     trial.expect(answer == Ok(0), || format!("read of 0 bytes: wanted 0, got {}", bytes(&answer)));
-    let with = read_to_end(&data, PIECE, &mut |_| ()).map_err(|errno| Skip(name(errno)))?;
+    let (with, end) = read_to_end(&data, PIECE, &mut |_| Ok(()))?;
+    end.came()?;
     let ended = trial.lab.set(State::Stop).map(drop);
     ended.map_err(|errno| Skip(format!("STOP_COPY → STOP is refused: {}", name(errno))))?;
-    let without = print(trial, PIECE)?.bytes;
+    let without = trial.lab.print(PIECE)?.bytes;
     if without > 0 && trial.facts.is_deterministic() {
         trial.expect(with == without, || {
             format!("behind a read of 0 bytes: wanted {without} bytes, got {with}")
@@ -205,7 +230,8 @@ fn empty_read(trial: &mut Trial<'_, '_>) -> Checked {
 }
 
 fn end_is_readable(trial: &mut Trial<'_, '_>) -> Checked {
-    let (data, _) = ended(trial)?;
+    let (data, _, end) = ended(trial)?;
+    end.came()?;
     let answer = data.is_readable(Duration::from_millis(200));
     trial.expect(answer == Ok(true), || "at the end of data: wanted POLLIN, got nothing".to_owned());
     Ok(())

@@ -8,9 +8,37 @@ use vfio_migration_core::device::State;
 use super::data::Data;
 use super::lab::Lab;
 use super::words::{bytes, name};
+use crate::ioctl;
 
 /// How much is moved at once where a rule wants nothing else.
 pub(super) const PIECE: usize = 1 << 20;
+
+/// Where the pieces of a state go; it may have no room for one.
+pub(super) type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), String>;
+
+/// What ended the data of a session in STOP_COPY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// A read of 0 bytes, as it should be.
+    Zero,
+    /// ENOMSG: that it must not be is a rule of its own.
+    Message,
+    /// Another errno.
+    Failed(Errno),
+    /// Nothing: more came than any device has.
+    Never,
+}
+
+impl End {
+    /// Fails unless the data have ended.
+    pub(super) fn came(self) -> Result<(), String> {
+        match self {
+            Self::Zero | Self::Message => Ok(()),
+            Self::Failed(errno) => Err(format!("read() in STOP_COPY answered {}", name(errno))),
+            Self::Never => Err("the data in STOP_COPY do not end".to_owned()),
+        }
+    }
+}
 
 /// What came of writing a state into a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,16 +72,47 @@ impl Lab<'_> {
     ///
     /// # Errors
     /// What was refused on the way, in words.
-    pub(super) fn save(&mut self, piece: usize, sink: &mut dyn FnMut(&[u8])) -> Result<u64, String> {
+    fn save(&mut self, piece: usize, sink: Sink<'_>) -> Result<u64, String> {
         let refused = |what: &str| {
             let what = what.to_owned();
             move |errno| format!("{what}: {}", name(errno))
         };
         let data = self.set(State::StopCopy).map_err(refused("STOP → STOP_COPY is refused"))?;
         let data = data.ok_or("no data fd came with STOP → STOP_COPY")?;
-        let count = read_to_end(&data, piece, sink).map_err(refused("read() in STOP_COPY answered"))?;
+        let (count, end) = read_to_end(&data, piece, sink)?;
+        end.came()?;
         self.set(State::Stop).map_err(refused("STOP_COPY → STOP is refused"))?;
         Ok(count)
+    }
+
+    /// The whole state of a device that is in STOP.
+    ///
+    /// # Errors
+    /// What was refused on the way, or that there is no room for so much.
+    pub(super) fn hold(&mut self) -> Result<Vec<u8>, String> {
+        let mut held = Held::new(self);
+        self.save(PIECE, &mut |piece| held.take(piece))?;
+        Ok(held.bytes)
+    }
+
+    /// Saves a device that is in STOP, and compares its state with one that is held.
+    pub(super) fn compare<'w>(&mut self, wanted: &'w [u8]) -> Result<Compare<'w>, String> {
+        let mut compare = Compare::with(wanted);
+        self.save(PIECE, &mut |piece| {
+            compare.take(piece);
+            Ok(())
+        })?;
+        Ok(compare)
+    }
+
+    /// Saves a device that is in STOP in pieces of `piece` bytes, of which nothing is held.
+    pub(super) fn print(&mut self, piece: usize) -> Result<Print, String> {
+        let mut print = Print::default();
+        self.save(piece, &mut |piece| {
+            print.take(piece);
+            Ok(())
+        })?;
+        Ok(print)
     }
 
     /// Brings the device to RESUMING, writes `parts` one behind the other in pieces of `piece` bytes, and goes to STOP.
@@ -73,20 +132,29 @@ impl Lab<'_> {
     }
 }
 
-/// Reads a session in STOP_COPY to its end. ENOMSG is an end too: that it must not be is a rule of its own.
-pub(super) fn read_to_end(data: &Data, piece: usize, sink: &mut dyn FnMut(&[u8])) -> Answer<u64> {
+/// Reads a session in STOP_COPY to its end, and says how many bytes came.
+///
+/// # Errors
+/// The sink's.
+pub(super) fn read_to_end(data: &Data, piece: usize, sink: Sink<'_>) -> Result<(u64, End), String> {
+    read_up_to(MOST, data, piece, sink)
+}
+
+fn read_up_to(most: u64, data: &Data, piece: usize, sink: Sink<'_>) -> Result<(u64, End), String> {
     let mut room = vec![0; piece.max(1)];
     let mut total = 0;
-    loop {
+    while total <= most {
         match data.read(&mut room) {
-            Ok(0) | Err(Errno::NOMSG) => return Ok(total),
+            Ok(0) => return Ok((total, End::Zero)),
             Ok(count) => {
-                sink(&room[..count.min(piece)]);
+                sink(room.get(..count).unwrap_or(&room))?;
                 total += count as u64;
             }
-            Err(errno) => return Err(errno),
+            Err(Errno::NOMSG) => return Ok((total, End::Message)),
+            Err(errno) => return Ok((total, End::Failed(errno))),
         }
     }
+    Ok((total, End::Never))
 }
 
 /// Writes `parts` one behind the other in pieces of `piece` bytes; or says behind how many bytes what was answered.
@@ -121,11 +189,37 @@ fn write_piece(data: &Data, mut piece: &[u8], done: &mut u64) -> Result<(), (u64
     Ok(())
 }
 
+/// A state that is held in memory, as far as there is room for it: no more than a multiple of what the driver says
+/// that it has, since data without an end must not take all memory.
+pub(super) struct Held {
+    pub(super) bytes: Vec<u8>,
+    most: u64,
+}
+
+impl Held {
+    /// Nothing of a device's state yet.
+    pub(super) fn new(lab: &Lab<'_>) -> Self {
+        let estimate = ioctl::get_mig_data_size(lab.fd()).unwrap_or_default();
+        Self { bytes: Vec::new(), most: estimate.saturating_mul(16).saturating_add(1 << 30) }
+    }
+
+    /// The next piece.
+    pub(super) fn take(&mut self, piece: &[u8]) -> Result<(), String> {
+        if (self.bytes.len() + piece.len()) as u64 > self.most {
+            return Err(format!("the state has more than {} bytes, far above MIG_DATA_SIZE", self.most));
+        }
+        let room = self.bytes.try_reserve(piece.len());
+        room.map_err(|error| format!("the state does not fit into memory: {error}"))?;
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+}
+
 /// Compares a state that comes in pieces with one that is held.
 #[derive(Debug)]
 pub(super) struct Compare<'a> {
     wanted: &'a [u8],
-    count: usize,
+    pub(super) count: usize,
     differs: Option<usize>,
 }
 
@@ -169,8 +263,13 @@ impl Print {
     }
 }
 
+/// No device has more bytes of state.
+const MOST: u64 = 64 << 30;
+
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use rustix::pipe::pipe;
 
     use super::*;
@@ -197,11 +296,33 @@ mod tests {
             let sink = Data::new(write, interrupt.clone()).unwrap();
             assert_eq!(write_all(&sink, &[b"abc", b"", b"defgh"], piece), Ok(()));
             drop(sink);
-            let mut got = Vec::new();
+            let mut got = Held { bytes: Vec::new(), most: 8 };
             let source = Data::new(read, interrupt).unwrap();
-            assert_eq!(read_to_end(&source, piece, &mut |piece| got.extend_from_slice(piece)), Ok(8));
-            assert_eq!(got, b"abcdefgh");
+            assert_eq!(read_to_end(&source, piece, &mut |piece| got.take(piece)), Ok((8, End::Zero)));
+            assert_eq!(got.bytes, b"abcdefgh");
         }
+    }
+
+    #[test]
+    fn data_without_an_end_are_given_up_and_fill_no_memory() {
+        let zeros = || Data::new(File::open("/dev/zero").unwrap().into(), Interrupt::new().unwrap()).unwrap();
+        let end = read_up_to(1000, &zeros(), 7, &mut |_| Ok(()));
+        assert_eq!(end, Ok((1001, End::Never)));
+        let mut held = Held { bytes: Vec::new(), most: 100 };
+        let refused = read_up_to(1000, &zeros(), 7, &mut |piece| held.take(piece));
+        assert_eq!(refused, Err("the state has more than 100 bytes, far above MIG_DATA_SIZE".to_owned()));
+        assert_eq!(held.bytes.len(), 98);
+    }
+
+    #[test]
+    fn an_errno_that_ends_the_data_is_told_with_what_came_before() {
+        let (read, write) = pipe().unwrap();
+        let data = Data::new(write, Interrupt::new().unwrap()).unwrap();
+        assert_eq!(read_to_end(&data, 1, &mut |_| Ok(())), Ok((0, End::Failed(Errno::BADF))));
+        drop(read);
+        let words = [End::Zero, End::Message, End::Failed(Errno::IO), End::Never].map(End::came);
+        let failed = "read() in STOP_COPY answered EIO".to_owned();
+        assert_eq!(words, [Ok(()), Ok(()), Err(failed), Err("the data in STOP_COPY do not end".to_owned())]);
     }
 
     #[test]

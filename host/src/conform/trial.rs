@@ -7,13 +7,14 @@
 
 use std::rc::Rc;
 
+use rustix::io::Errno;
 use vfio_migration_core::device::{Features, State};
 
 use super::data::Data;
 use super::facts::Facts;
 use super::lab::{Lab, Stuck};
-use super::stream::{Compare, Loaded, PIECE};
-use super::words::{first_few, said};
+use super::stream::{Loaded, PIECE};
+use super::words::{first_few, name, said};
 use super::{Need, Outcome};
 
 /// Why something could not be tried.
@@ -68,6 +69,11 @@ impl<'t, 'a> Trial<'t, 'a> {
         self.findings.outcome(answer)
     }
 
+    /// Whoever asked for an end gets it between two tries.
+    pub(super) fn go_on(&self) -> Checked {
+        if self.lab.interrupt().asked().is_some() { Err("interrupted".into()) } else { Ok(()) }
+    }
+
     /// Counts a check; one that does not hold is a finding.
     pub(super) fn expect(&mut self, holds: bool, finding: impl FnOnce() -> String) {
         self.findings.checked += 1;
@@ -119,6 +125,31 @@ impl<'t, 'a> Trial<'t, 'a> {
         self.facts.held.clone().map_err(Skip)
     }
 
+    /// A read that failed is a finding, unless it was an interrupt that ended it.
+    pub(super) fn read_failed(&mut self, at: State, behind: u64, errno: Errno) -> Checked {
+        self.go_on()?;
+        self.expect(false, || {
+            format!("after {behind} bytes in {at}: wanted data or their end, got {}", name(errno))
+        });
+        Ok(())
+    }
+
+    /// Resets the device, which is in `at`. That it works is a rule of its own.
+    pub(super) fn resets_in(&mut self, at: State) -> bool {
+        let reset = self.lab.reset();
+        if reset.is_err() {
+            self.missed(format!("the reset in {at} answered {}", said(&reset)));
+        }
+        reset.is_ok()
+    }
+
+    /// A few bytes that a resuming session takes at first.
+    pub(super) fn beginning(&self) -> Result<Vec<u8>, Skip> {
+        let held = self.held()?;
+        let beginning = &held[..held.len().min(4096)];
+        if beginning.is_empty() { Err("the device's state is empty".into()) } else { Ok(beginning.to_vec()) }
+    }
+
     /// Where states are loaded: the partner, or the device itself.
     pub(super) fn target(&mut self) -> &mut Lab<'a> {
         match &mut self.partner {
@@ -132,18 +163,26 @@ impl<'t, 'a> Trial<'t, 'a> {
         self.partner.is_some()
     }
 
-    /// Loads the state that the device was found with into the target. What one refusal leaves behind for the next load
-    /// is a rule of its own: here it is tried twice.
+    /// Loads the state that the device was found with into the target.
     pub(super) fn load_held(&mut self, piece: usize) -> Result<Loaded, Skip> {
         let held = self.held()?;
+        self.load(&held, piece)
+    }
+
+    /// Loads a state into the target. What one refusal leaves behind for the next load is a rule of its own: here it is
+    /// tried twice.
+    pub(super) fn load(&mut self, state: &[u8], piece: usize) -> Result<Loaded, Skip> {
+        self.go_on()?;
         let target = self.target();
         target.home()?;
-        match target.load(&[&held], piece) {
+        match target.load(&[state], piece) {
             Loaded::Taken => Ok(Loaded::Taken),
             Loaded::NotWritten(..) | Loaded::NotStopped(_) | Loaded::NotBegun(_) => {
                 target.is_lost();
+                self.go_on()?;
+                let target = self.target();
                 target.home()?;
-                Ok(target.load(&[&held], piece))
+                Ok(target.load(&[state], piece))
             }
         }
     }
@@ -197,9 +236,7 @@ impl<'t, 'a> Trial<'t, 'a> {
         let held = self.held()?;
         self.blank_target()?;
         self.must_load_held()?;
-        let mut compare = Compare::with(&held);
-        self.target().save(PIECE, &mut |piece| compare.take(piece))?;
-        Ok(compare.difference())
+        Ok(self.target().compare(&held)?.difference())
     }
 }
 

@@ -14,6 +14,7 @@ use super::data::Data;
 use super::lab::Lab;
 use super::stream::{PIECE, write_all};
 use super::trial::{Skip, Trial};
+use super::words::said;
 
 /// An arc that was asked for, or one that the device did not come to.
 #[derive(Debug)]
@@ -37,8 +38,20 @@ pub(super) struct Seen {
     pub(super) answer: Answer<bool>,
     /// What GET said after it.
     pub(super) after: Answer<u32>,
-    /// What the data fd from before the SET answered after it: a saving one to a read, a resuming one to a write.
+    /// What the data fd from before the SET answered after it: a saving one to a read, a resuming one to a write
+    /// where the session goes on.
     pub(super) old: Option<Answer<usize>>,
+}
+
+/// A write to a resuming session that a SET has ended.
+#[derive(Debug)]
+pub(super) struct LateWrite {
+    /// Where the SET led.
+    pub(super) to: State,
+    /// What the uapi says of its session.
+    pub(super) session: DataSession,
+    /// What the write answered, or why there was none.
+    pub(super) answer: Result<Answer<usize>, String>,
 }
 
 /// An impossible SET.
@@ -86,6 +99,42 @@ pub(super) fn walk(trial: &mut Trial<'_, '_>) -> Rc<Vec<Walked>> {
     let walked = Rc::new(walked);
     trial.facts.walk = Some(Rc::clone(&walked));
     walked
+}
+
+/// Writes to resuming sessions that have ended. The few rules that need this alone ask for it, since there are drivers
+/// that take the kernel down with them.
+pub(super) fn late_writes(trial: &mut Trial<'_, '_>) -> Rc<Vec<LateWrite>> {
+    if let Some(known) = &trial.facts.late_writes {
+        return Rc::clone(known);
+    }
+    let features = trial.features();
+    let mut writes = Vec::new();
+    for to in trial.lab.states().filter(|&to| to != State::Resuming) {
+        if trial.lab.interrupt().asked().is_some() {
+            break;
+        }
+        if let Some(session) = data_session(features, State::Resuming, to) {
+            let answer =
+                late_write(trial, to).map_err(|Skip(reason)| format!("{} → {to}: {reason}", State::Resuming));
+            writes.push(LateWrite { to, session, answer });
+        }
+    }
+    let writes = Rc::new(writes);
+    trial.facts.late_writes = Some(Rc::clone(&writes));
+    writes
+}
+
+fn late_write(trial: &mut Trial<'_, '_>, to: State) -> Result<Answer<usize>, Skip> {
+    if !may_enter(trial, State::Resuming) {
+        return Err("RESUMING ends by a reset, which is refused".into());
+    }
+    let data = trial.session(State::Resuming)?;
+    give_all(trial, &data, to)?;
+    let ended = trial.lab.set(to);
+    if ended.is_err() {
+        return Err(format!("is refused: {}", said(&ended)).into());
+    }
+    Ok(data.write(trial.beginning()?.as_slice()))
 }
 
 /// Asks in every state for everything impossible.
@@ -143,30 +192,27 @@ fn go(trial: &mut Trial<'_, '_>, from: State, to: State) -> Result<Seen, Skip> {
     }
     let old = trial.lab.reach(from)?;
     if from == State::Resuming && to != from {
-        give_all(trial, old.as_ref(), to)?;
+        give_all(trial, old.as_ref().ok_or("no data fd came with RESUMING")?, to)?;
     }
     let before = trial.lab.get();
     let answer = trial.lab.set(to).map(|data| data.is_some());
     let after = trial.lab.get();
-    let beginning = trial.held().unwrap_or_default();
-    let beginning = &beginning[..beginning.len().min(4096)];
-    let old = old.map(|old| if from == State::Resuming { old.write(beginning) } else { peek(&old) });
+    let old = match old {
+        Some(old) if from != State::Resuming => Some(old.peek(&mut [0; 4096])),
+        Some(old) if to == from => trial.beginning().ok().map(|beginning| old.write(&beginning)),
+        _ => None,
+    };
     Ok(Seen { before, answer, after, old })
 }
 
 /// RESUMING is left with a whole state alone.
-fn give_all(trial: &mut Trial<'_, '_>, data: Option<&Data>, to: State) -> Result<(), Skip> {
+fn give_all(trial: &Trial<'_, '_>, data: &Data, to: State) -> Result<(), Skip> {
     if trial.facts.is_large() && !matches!(to, State::Stop | State::StopCopy) {
         return Err("a large state is loaded for few arcs".into());
     }
     let held = trial.held()?;
-    let data = data.ok_or("no data fd came with RESUMING")?;
     match write_all(data, &[&held], PIECE) {
         Ok(()) => Ok(()),
         Err((at, _)) => Err(Skip(format!("its own state is refused behind {at} bytes"))),
     }
-}
-
-fn peek(data: &Data) -> Answer<usize> {
-    data.peek(&mut [0; 4096])
 }

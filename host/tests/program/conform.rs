@@ -36,14 +36,14 @@ fn the_list_says_of_each_rule_all_there_is_and_a_part_of_it_can_be_had() {
 fn each_rule_is_explained_with_its_source_its_reason_and_what_to_do() {
     let explained = run(&["conform", "--explain", "fd-04"]);
     assert_eq!(code(&explained), Some(0), "{}", stderr(&explained));
-    for text in ["FD-04 (must): ", "ENODEV", "uapi: ", "why: ", "in the driver: "] {
+    for text in ["FD-04 (must): ", "ENODEV", "source: ", "why: ", "in the driver: "] {
         assert!(stdout(&explained).contains(text), "{text} in {}", stdout(&explained));
     }
 }
 
 #[test]
 fn wrong_usage_ends_with_2_and_says_what_was_wanted() {
-    let table: [(&[&str], &str); 8] = [
+    let table: [(&[&str], &str); 10] = [
         (&["conform"], "DEVICE"),
         (&["conform", "sim:"], "a simulated one has no driver"),
         (&["conform", "fd:900", "--partner", "fd:900"], "wanted another device"),
@@ -51,6 +51,8 @@ fn wrong_usage_ends_with_2_and_says_what_was_wanted() {
         (&["conform", "fd:900", "--rule", "FSM-99"], "conform --list"),
         (&["conform", "--explain", "FSM"], "conform --list"),
         (&["conform", "--list", "fd:900"], "cannot be used with"),
+        (&["conform", "--list", "--partner", "fd:900"], "cannot be used with"),
+        (&["conform", "--explain", "FD-04", "--partner", "fd:900"], "cannot be used with"),
         (&["conform", "fd:900", "--json", "--tap"], "cannot be used with"),
     ];
     for (arguments, words) in table {
@@ -72,7 +74,8 @@ fn a_device_that_is_not_there_ends_with_3_and_nothing_is_said_to_be_lost() {
 #[test]
 fn help_has_examples_the_warning_and_the_exit_codes() {
     let help = stdout(&run(&["conform", "--help"]));
-    for text in ["Examples:", "loses its content", "Exit codes:", "--partner"] {
+    for text in ["Examples:", "loses its content", "may be lost", "virtio", "Exit codes:", "--partner"] {
         assert!(help.contains(text), "{text} in {help}");
     }
+    assert!(help.contains("conform --list [--rule") && !help.contains("--list [DEVICE]"), "{help}");
 }

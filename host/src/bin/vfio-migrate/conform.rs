@@ -12,6 +12,7 @@ use vfio_migration_core::device::State;
 use vfio_migration_host::conform::{Lab, Level, Report, Rule, UnknownRule, rules, run as try_rules, select};
 use vfio_migration_host::interrupt::Interrupt;
 use vfio_migration_host::open::{Identity, Name, Opened};
+use vfio_migration_host::trace::TARGET;
 
 use self::output::{Format, Header};
 use crate::stdio::say;
@@ -19,6 +20,10 @@ use crate::trace::TraceArguments;
 use crate::{Fail, Outcome, interrupt_on_signals, new_interrupt, stdout_failed};
 
 #[derive(clap::Args)]
+#[command(override_usage = "\
+vfio-migrate conform [OPTIONS] <DEVICE>
+       vfio-migrate conform --list [--rule <ID>]... [--json|--markdown]
+       vfio-migrate conform --explain <ID>")]
 #[command(after_help = "\
 Examples:
   vfio-migrate conform 0000:3b:00.2
@@ -31,8 +36,15 @@ The device loses its content: it is saved, stopped, reset, and given damaged sta
 else's; with fd:N only processes that this one descends from may hold it too, and they must leave it alone. At the end,
 also after Ctrl-C, it is in RUNNING, or it is said why not.
 
+A rule may trip a bug that takes the kernel down with all that runs on it: try a driver on a machine that may be lost.
+FD-05, FD-06, FD-07 and FD-13 write to a data fd whose session has ended, which virtio_vfio_pci answers with a NULL
+dereference in the kernel; no other rule does that.
+
 States are loaded into the partner, a device of the same driver with the same flags; without one into the device itself
 after a reset, where a reset that keeps the state hides a load that does nothing. Two states are held in memory.
+
+-v and --trace-json tell each rule as it begins, and each SET of a known state and each reset with its answer; pieces of
+data are not told.
 
 Exit codes: 0 no rule of level must or should failed; 6 a rule of level should failed; 7 one of level must; others as
 for every command. In TAP a failed note is a TODO, which no consumer counts.")]
@@ -56,10 +68,10 @@ pub(crate) struct Arguments {
     #[arg(long, group = "format")]
     markdown: bool,
     /// Print the rules, and try none
-    #[arg(long, conflicts_with_all = ["device", "explain", "tap"])]
+    #[arg(long, conflicts_with_all = ["device", "partner", "explain", "tap"])]
     list: bool,
     /// Explain a rule, and try none
-    #[arg(long, value_name = "ID", conflicts_with_all = ["device", "rule", "format"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["device", "partner", "rule", "format"])]
     explain: Option<String>,
 }
 
@@ -87,7 +99,7 @@ impl Arguments {
 
     fn try_on(&self, device: &str, rules: &[&'static Rule], format: Format) -> Outcome {
         if self.partner.as_deref() == Some(device) {
-            return Err(Fail::usage(anyhow::anyhow!("--partner: wanted another device than '{device}'")));
+            return Err(same_device(device));
         }
         let interrupt = new_interrupt()?;
         let subject = Subject::open(device)?;
@@ -95,14 +107,20 @@ impl Arguments {
         let mut lab = subject.lab(&interrupt)?;
         let mut other = partner.as_ref().map(|partner| partner.lab(&interrupt)).transpose()?;
         if let (Some(partner), Some(other)) = (&partner, &other) {
+            if subject.is(partner) {
+                return Err(same_device(device));
+            }
             check_alike((&subject, &lab), (partner, other))?;
         }
         let names: Vec<_> =
             [Some(&subject), partner.as_ref()].into_iter().flatten().map(Subject::name).collect();
         say(format_args!("vfio-migrate: the content of {} is lost from here on", names.join(" and of ")));
         interrupt_on_signals(&interrupt)?;
-        let progress = progress(rules.len());
+        // Where steps are told, each rule is told too.
+        let is_told = tracing::enabled!(target: TARGET, tracing::Level::INFO);
+        let progress = if is_told { ProgressBar::hidden() } else { progress(rules.len()) };
         let report = try_rules(&mut lab, other.as_mut(), rules, |rule| {
+            tracing::info!(target: TARGET, rule = rule.id, "{}: {}", rule.id, rule.statement);
             progress.set_message(rule.id);
             progress.inc(1);
         });
@@ -122,6 +140,7 @@ struct Subject {
     device: String,
     identity: Identity,
     opened: Opened,
+    is_inherited: bool,
 }
 
 impl Subject {
@@ -133,7 +152,8 @@ impl Subject {
         }
         let name: Name = device.parse()?;
         let (identity, opened) = (name.identify()?, name.open()?);
-        if let Name::Fd(..) = name {
+        let is_inherited = matches!(name, Name::Fd(..));
+        if is_inherited {
             let sharers = sharers::of(opened.as_fd());
             if !sharers.is_empty() {
                 let sharers = sharers.join(", ");
@@ -142,15 +162,21 @@ impl Subject {
                 )));
             }
         }
-        Ok(Self { device: device.to_owned(), identity, opened })
+        Ok(Self { device: device.to_owned(), identity, opened, is_inherited })
     }
 
     fn name(&self) -> String {
         format!("'{}'", self.identity.idstr())
     }
 
+    /// Whether both are one device. Two that were opened by name can't be: each is opened once.
+    fn is(&self, other: &Self) -> bool {
+        let by_fd = self.is_inherited || other.is_inherited;
+        by_fd && sharers::are_one(self.opened.as_fd(), other.opened.as_fd())
+    }
+
     fn lab<'a>(&'a self, interrupt: &Interrupt) -> Result<Lab<'a>, Fail> {
-        let lab = Lab::new(self.opened.as_fd(), interrupt.clone())?;
+        let lab = Lab::new(self.opened.as_fd(), self.identity.idstr(), interrupt.clone())?;
         match lab.state() {
             Some(State::Running) => Ok(lab),
             state => Err(Fail::device(anyhow::anyhow!(
@@ -162,6 +188,10 @@ impl Subject {
             ))),
         }
     }
+}
+
+fn same_device(device: &str) -> Fail {
+    Fail::usage(anyhow::anyhow!("--partner: wanted another device than '{device}'"))
 }
 
 /// Fails where a state of the one device is none for the other.

@@ -2,17 +2,16 @@
 //!
 //! Deliberately absent: how a device is opened, which is `open`'s, and the order of a migration, which is `transfer`'s.
 
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use vfio_migration_core::device::{Features, State, uapi};
+use vfio_migration_core::device::{Features, State};
 use vfio_migration_core::session::drive::Device as Migrates;
 use vfio_migration_core::session::{Code, DataRead, PrecopyInfo};
 use vfio_migration_host::buffer::Buffer;
 use vfio_migration_host::device::{Device, Unsupported};
+use vfio_migration_host::dirty::can_log;
 use vfio_migration_host::interrupt::Interrupt;
-use vfio_migration_host::ioctl;
 use vfio_migration_host::open::{Identity, Name, Opened};
 use vfio_migration_host::sim::{Assigned, Config, Sim};
 use vfio_migration_host::transfer::{Member, Migratable};
@@ -120,10 +119,7 @@ impl Target {
     /// Whether the device can log the guest memory that it writes to.
     pub(crate) fn logs_dma(&self) -> bool {
         match &self.held {
-            Held::Kernel(device) => {
-                let fd = device.fd().as_fd();
-                ioctl::probe_feature(fd, uapi::FEATURE_DMA_LOGGING_START, uapi::FEATURE_SET).is_ok()
-            }
+            Held::Kernel(device) => can_log(device.fd()),
             Held::Simulated(_) => false,
         }
     }

@@ -8,13 +8,9 @@ mod mtty;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::fs::OFlags;
 use serde_json::Value;
 
 use self::rows::{ROWS, Row};
@@ -91,7 +87,9 @@ fn no_knob(bench: &Bench) -> Result<()> {
             let report = Report::of(&format!("{}{with}", device.argument()?), 0)?;
             let judge = || {
                 report.check("fail", &BTreeSet::new())?;
-                report.check("skip", &not_for(flags, set, &all))?;
+                let out = not_for(flags, set, &all);
+                report.check("skip", &out)?;
+                report.check("pass", &all.difference(&out).cloned().collect())?;
                 report.check_left()
             };
             judge().with_context(|| format!("flags {flags}{with}"))?;
@@ -122,7 +120,6 @@ fn not_for(flags: u64, set: Set, all: &BTreeSet<String>) -> BTreeSet<String> {
 fn each_row(bench: &Bench) -> Result<()> {
     let set = bench.source.set();
     let levels = levels()?;
-    let before = warnings()?;
     let begin = Instant::now();
     let rows: Vec<_> = ROWS.iter().filter(|row| row.is_for(set)).collect();
     let mut wrong = Vec::new();
@@ -131,8 +128,6 @@ fn each_row(bench: &Bench) -> Result<()> {
         wrong.extend(judged.err().map(|error| format!("{error:#}")));
     }
     let (count, seconds) = (rows.len(), begin.elapsed().as_secs_f64());
-    let warned = warnings()?.into_iter().filter(|warning| !before.contains(warning));
-    wrong.extend(warned.map(|warning| format!("the kernel warned: {warning}")));
     println!("# conform: {count} rows of the table, {} rules, {seconds:.1} s", levels.len());
     ensure!(wrong.is_empty(), "{} of {count} rows are otherwise:\n{}", wrong.len(), wrong.join("\n"));
     Ok(())
@@ -158,25 +153,6 @@ fn judge(row: &Row, set: Set, levels: &BTreeMap<String, String>) -> Result<()> {
     report.check_left()?;
     ensure!(device.state()? == "RUNNING", "left in {}", device.state()?);
     Ok(())
-}
-
-/// What the kernel has warned of so far: a SET in ERROR, for instance.
-fn warnings() -> Result<Vec<String>> {
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let mut log = OpenOptions::new().read(true).custom_flags(flags).open("/dev/kmsg")?;
-    let (mut warnings, mut record) = (Vec::new(), vec![0; 8192]);
-    loop {
-        match log.read(&mut record) {
-            Ok(length) => {
-                let text = String::from_utf8_lossy(&record[..length]).into_owned();
-                warnings.extend(Some(text).filter(|text| text.contains("WARNING:")));
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(warnings),
-            // Records that were written over while they were read.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-            Err(error) => return Err(error).context("/dev/kmsg"),
-        }
-    }
 }
 
 /// The table leaves nothing out: no file of the device, and no rule that a driver can break.

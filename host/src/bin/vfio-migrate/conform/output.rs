@@ -53,7 +53,7 @@ pub(super) fn explain(rule: &Rule) -> io::Result<()> {
     writeln!(
         out,
         "{}\n\n{}\n\n{}",
-        folded("uapi: ", source),
+        folded("source: ", source),
         folded("why: ", why),
         folded("in the driver: ", remedy)
     )
@@ -179,7 +179,7 @@ fn page(out: &mut impl Write, rules: &[&'static Rule]) -> io::Result<()> {
         writeln!(out, "| [{id}](#{link}) | {level} | {} |", in_a_cell(statement))?;
     }
     for Rule { id, level, statement, source, why, remedy, .. } in rules {
-        writeln!(out, "\n## {id}\n\n**{level}: {statement}.**\n\n{}", folded("uapi: ", source))?;
+        writeln!(out, "\n## {id}\n\n**{level}: {statement}.**\n\n{}", folded("Source: ", source))?;
         writeln!(out, "\n{}\n\n{}", folded("", why), folded("In the driver: ", remedy))?;
     }
     Ok(())
@@ -234,9 +234,15 @@ const HEAD: &str = "\
 - **note**: nothing breaks where it is not so.
 
 The device loses its content, and nobody else may use it: `fd:N` is refused where a process holds the device that this
-one does not descend from. Held in memory are the device's state as it was found, and what pre-copy gives of it. From
-64 MiB on few passes are made over a state, and the report says which. A rule that needs what the flags lack, or what
-another rule's failure keeps from it, is skipped with the reason.
+one does not descend from. Held in memory are the device's state as it was found, and what a second save or pre-copy
+gives of it: each up to 1 GiB and sixteen times MIG_DATA_SIZE, so that data without an end do not take all memory. Data
+of a session have no end where more than 64 GiB come. Above 64 MiB few passes are made over a state, and the report says
+which. A rule that needs what the flags lack, or what another rule's failure keeps from it, is skipped with the reason.
+
+A rule may trip a bug that takes the kernel down with all that runs on it: try a driver on a machine that may be lost.
+FD-05, FD-06, FD-07 and FD-13 write to a data fd whose session has ended. `virtio_vfio_pci` frees the session's buffers
+then, and its write() looks into them before it looks at the session: a NULL dereference in the kernel. No other rule
+does that.
 
 States are loaded into the partner (`--partner DEVICE`: same driver, same flags), or into the device itself after a
 reset. Without a partner a driver whose reset keeps the state can hide that its load does nothing.

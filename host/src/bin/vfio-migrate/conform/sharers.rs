@@ -1,8 +1,9 @@
-//! Who else holds a device whose file descriptor was inherited.
+//! Who else holds a device whose file descriptor was inherited, and whether two descriptors are of one device.
 //!
 //! Whoever passed the descriptor holds it too: the processes that this one descends from are not counted. What others
 //! hold is told by `/proc`, as far as it may be read; since Linux 6.10 each device has an inode of its own, before that
-//! all devices that were opened through groups share one, and a process that holds any of them is counted.
+//! all devices that were opened through groups share one: a process that holds any of them is counted, and two of them
+//! are taken for one.
 //!
 //! Deliberately absent: a lock. A process that gets the descriptor later is not seen.
 
@@ -12,6 +13,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::fstat;
+
+/// Whether two descriptors are of one device, as far as the kernel tells them apart.
+pub(super) fn are_one(device: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    let identity = |fd| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino, stat.st_rdev));
+    identity(device).is_ok_and(|known| identity(other) == Ok(known))
+}
 
 /// The processes that hold the same device, for instance `qemu-system-x86 (pid 4711)`.
 pub(super) fn of(device: BorrowedFd<'_>) -> Vec<String> {
@@ -68,6 +75,15 @@ mod tests {
         child.wait().unwrap();
         assert_eq!(sharers.len(), 1, "{sharers:?}");
         assert!(sharers[0].contains(&format!("(pid {})", child.id())), "{sharers:?}");
+    }
+
+    #[test]
+    fn descriptors_of_one_file_are_one_and_others_are_not() {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let (other, _end) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        assert!(are_one(read.as_fd(), read.try_clone().unwrap().as_fd()));
+        assert!(are_one(read.as_fd(), write.as_fd()));
+        assert!(!are_one(read.as_fd(), other.as_fd()));
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(super) const CASES: &[Case] = &[
     ("conform_ended_while_loading_leaves_the_device_running", |bench| {
         interrupted(bench, &[("size", "8388608"), ("short", "64")], "RESUMING", Signal::TERM, 143)
     }),
+    ("conform_interrupted_between_two_loads_tries_no_other", between_loads),
+    ("conform_lets_no_device_run_with_what_it_loaded_wrong", never_runs),
     ("conform_whose_reader_is_gone_leaves_the_device_running", closed_output),
     ("conform_says_that_a_device_does_not_come_back", stuck),
     ("conform_of_a_large_state_says_what_it_passed_over", large),
@@ -89,6 +91,11 @@ fn no_partner(bench: &Bench) -> Result<()> {
     tool::run(&driver)?.expect_refusal(&[(DEVICE_REFUSED, &["wanted driver migtest", "mtty"])])?;
     tool::run(&format!("conform {argument} --partner {argument}"))?
         .expect_refusal(&[(USAGE, &["another device"])])?;
+    let open = other.open()?;
+    let held = borrow(&open)?;
+    let twice = [rustix::io::dup(held.as_fd())?, rustix::io::dup(held.as_fd())?];
+    let [one, two] = twice.each_ref().map(|fd| format!("fd:{},driver=migtest", fd.as_raw_fd()));
+    tool::run(&format!("conform {one} --partner {two}"))?.expect_refusal(&[(USAGE, &["another device"])])?;
     tool::run("conform sim:size=4096,seed=1")?.expect_refusal(&[(USAGE, &["no driver"])])
 }
 
@@ -106,6 +113,40 @@ fn interrupted(bench: &Bench, knobs: &[(&str, &str)], state: &str, signal: Signa
     ensure!(outcome.errors().contains("the device is in RUNNING"), "it said: {}", outcome.errors());
     ensure!(device.state()? == "RUNNING", "left in {}", device.state()?);
     Ok(())
+}
+
+/// Each cut of a state is a load of its own; a signal ends all of them, not one.
+fn between_loads(bench: &Bench) -> Result<()> {
+    let device = TestDevice::create(bench.source.set(), DEVICE)?;
+    device.knob("size", 100)?;
+    device.knob("arc_delay", "1 4 50")?;
+    let child = tool::start(&mut vfio_migrate(&format!("conform {} --rule RES-01", device.argument()?)))?;
+    let resets = || -> Result<u64> { Ok(device.calls()?.get("reset").copied().unwrap_or_default()) };
+    let arrived = wait_until("two states were loaded", || Ok(resets()? >= 3));
+    tool::signal(&child, Signal::INT)?;
+    let before = resets()?;
+    tool::finish(child)?.expect(&[130])?;
+    arrived?;
+    let after = resets()?;
+    ensure!(before < 50 && after <= before + 3, "{before} resets before the signal, {after} in all");
+    ensure!(device.state()? == "RUNNING", "left in {}", device.state()?);
+    Ok(())
+}
+
+/// A cut state is taken, and no reset ends it: the device stays stopped.
+fn never_runs(bench: &Bench) -> Result<()> {
+    let device = TestDevice::create(bench.source.set(), DEVICE)?;
+    device.violate("takes_cut")?;
+    // The first reset is the program's own question whether there is one.
+    let refused: Vec<_> = (2..10).map(|nth| format!("reset {nth} 5")).collect();
+    device.knob("fault", refused.join("\n"))?;
+    let argument = device.argument()?;
+    let outcome = tool::run(&format!("conform {argument} --rule RES-01"))?.expect(&[7])?;
+    let said = outcome.errors();
+    ensure!(said.contains("recover") && said.contains("EIO"), "it said: {said}");
+    ensure!(device.state()? == "STOP", "left in {}", device.state()?);
+    device.knob("fault", "")?;
+    tool::run(&format!("recover {argument} --reset"))?.expect(&[0]).map(drop)
 }
 
 fn closed_output(bench: &Bench) -> Result<()> {
@@ -164,11 +205,11 @@ fn into_the_partner(bench: &Bench) -> Result<()> {
     let both = format!("{} --partner {}", device.argument()?, partner.argument()?);
     let broken = BTreeSet::from(["RES-08".to_string()]);
     partner.violate("load_changes_a_byte")?;
-    Report::of(&both, 7)?.check("fail", &broken).context("the partner changes a byte")?;
+    Report::of(&both, 6)?.check("fail", &broken).context("the partner changes a byte")?;
     partner.obey("load_changes_a_byte")?;
     device.violate("load_changes_a_byte")?;
     Report::of(&both, 0)?
         .check("fail", &BTreeSet::new())
         .context("the device does, and nothing is loaded into it")?;
-    Report::of(&device.argument()?, 7)?.check("fail", &broken).context("the device does, without a partner")
+    Report::of(&device.argument()?, 6)?.check("fail", &broken).context("the device does, without a partner")
 }

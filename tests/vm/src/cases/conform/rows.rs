@@ -140,10 +140,14 @@ pub(super) const ROWS: &[Row] = &[
     Row::violation_of("seekable", &["FD-10"]),
     Row::violation_of("positioned", &["FD-11"]),
     Row::violation_of("answers_unknown_ioctl", &["FD-12"]),
+    Row::violation_of("ended_is_eio", &["FD-13"]),
     Row::violation_of("end_once", &["SAVE-01"]),
+    // Ended sessions answer EIO then too.
+    Row::wrong(&[("fault", "read 0 5")], &["SAVE-01", "FD-13"]),
     Row::violation_of("enomsg_in_stop_copy", &["SAVE-02"]),
     Row::violation_of("loses_at_small_reads", &["SAVE-03"]),
     Row::violation_of("second_save_is_empty", &["SAVE-04"]),
+    Row::violation_of("second_save_is_cut", &["SAVE-04", "SAVE-05"]),
     Row::violation_of("counts_saves", &["SAVE-05"]),
     Row::violation_of("empty_read_fails", &["SAVE-06"]),
     Row::violation_of("end_not_readable", &["SAVE-07"]),
@@ -160,6 +164,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::violation_of("never_ready", &["PRE-11"]),
     Row::violation_of("second_precopy_is_empty", &["PRE-12"]),
     Row::violation_of("loses_in_p2p", &["PRE-13"]),
+    Row::violation_of("precopy_read_fails", &["PRE-13"]),
     Row::violation_of("drops_unread", &["PRE-14"]),
     Row::violation_of("info_on_resuming", &["PRE-15"]),
     Row::violation_of("info_refused_as_enodev", &["PRE-16"]),
@@ -167,11 +172,14 @@ pub(super) const ROWS: &[Row] = &[
     Row::violation_of("size_in_running_alone", &["SIZE-01"]),
     Row::wrong(&[("data_size", "0")], &["SIZE-02"]),
     Row::wrong(&[("data_size", "1")], &["SIZE-02"]),
+    Row::wrong(&[("data_size", "14000")], &["SIZE-02"]),
     Row::wrong(&[("data_size", "1099511627776")], &["SIZE-03"]),
     Row::violation_of("reset_stays_stopped", &["RST-01"]),
     Row::violation_of("hides_reset", &["RST-02"]),
     Row::violation_of("broken_after_reset", &["RST-03"]),
     Row::wrong(&[("fault", "reset 0 5")], &["RST-04"]),
+    // Refused resets that stop the device all the same.
+    Row::violation_of("reset_stays_stopped", &["RST-04"]).with(&[("fault", "reset 0 flr\nreset 0 5")]),
     Row::violation_of("takes_cut", &["RES-01"]),
     Row::violation_of("takes_empty", &["RES-02"]),
     Row::violation_of("forgets_refusal", &["RES-03"]),
@@ -212,4 +220,8 @@ pub(super) const ROWS: &[Row] = &[
     Row::legal(&[("reset_on_open", "1")]),
     Row::legal(&[DIRTY]).reveals_that(&["DMA-07"]),
     Row::legal(&[("fault", "read 3 4\nwrite 5 4")]),
+    // Busy for a moment.
+    Row::legal(&[("fault", "reset 1 11\nreset 4 11\nreset 5 11")]),
+    // The content alone is counted, without the headers.
+    Row::legal(&[("data_size", "20000")]),
 ];
