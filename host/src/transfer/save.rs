@@ -161,8 +161,6 @@ impl<Fd: AsFd + Send, W: Watch> Saving<'_, '_, Fd, W> {
         for (index, member) in sending.iter_mut().enumerate() {
             self.set_up(index, member).map_err(|reason| (index, reason))?;
         }
-        // So that the other side's SET of RESUMING falls into the time in which the devices still run.
-        self.flush().map_err(|reason| (0, reason))?;
         if let Some(plan) = self.plan.pre_copy {
             let devices = sending.iter().map(|member| {
                 let takes_part = matches!(member.phase, SourcePhase::PreCopy(_));
