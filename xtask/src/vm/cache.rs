@@ -106,7 +106,7 @@ fn changed(left: &str, got: &str) -> Option<String> {
 }
 
 /// Says at once what is missing for using Debian's packages, rather than one thing after another.
-fn check_machine(tools: &[(&str, &str)]) -> Result<()> {
+pub(crate) fn check_machine(tools: &[(&str, &str)]) -> Result<()> {
     let own = "give your own with --kernel, --modules and --qemu";
     ensure!(cfg!(target_arch = "x86_64"), "Debian's kernel here is for x86_64 machines: {own}");
     let missing: Vec<_> = tools.iter().filter(|(program, _)| !command::is_installed(program)).collect();

@@ -76,7 +76,7 @@ impl Default for Options {
 
 /// Brings the VM's parts together, boots it and returns its tests' tally.
 pub(crate) fn run(options: &Options) -> Result<Tally> {
-    check_compiler()?;
+    check_libc()?;
     let cache = Cache::new(options.refresh)?;
     let kernel = match (&options.kernel, &options.modules) {
         (Some(image), Some(modules)) => Kernel { image: image.clone(), modules: modules.clone(), kit: None },
@@ -90,7 +90,10 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
     let folder = command::target()?.join("vm");
     fs::create_dir_all(&folder)?;
     let own = match &kernel.kit {
-        Some(kit) => step("building the test device's module", || kmod::build(kit, &folder.join("kmod")))?,
+        Some(kit) => {
+            cache::check_machine(COMPILER)?;
+            step("building the test device's module", || kmod::build(kit, &folder.join("kmod")))?
+        }
         None => kernel.modules.clone(),
     };
     let archive = folder.join("initramfs.cpio");
@@ -114,15 +117,8 @@ fn fetch_qemu(apt: &Apt, _work: &Path, folder: &Path) -> Result<()> {
     step("fetching Debian's QEMU 10", || apt.unpack_with_dependencies("qemu-system-x86/trixie", folder))
 }
 
-/// Says at once what is missing for building the guest's programs and its module. The programs are linked with the C
-/// library: in the guest is no other.
-fn check_compiler() -> Result<()> {
-    for (program, package) in [("gcc", "gcc"), ("ld", "binutils")] {
-        ensure!(
-            command::is_installed(program),
-            "no program `{program}`: install the Debian package {package}"
-        );
-    }
+/// Says at once that the C library is missing which the guest's programs are linked with: in the guest is no other.
+fn check_libc() -> Result<()> {
     let asked = command::output(Command::new("cc").arg("-print-file-name=libc.a"));
     let found = asked.is_ok_and(|path| Path::new(path.trim()).is_file());
     ensure!(found, "the C compiler `cc` has no static libc.a: install the Debian packages gcc and libc6-dev");
@@ -184,3 +180,6 @@ const KERNEL_TOOLS: &[(&str, &str)] = &[
     ("gcc", "gcc"),
     ("ld", "binutils"),
 ];
+
+/// Programs that the test device's build needs in each run, also where the kernel is in the cache.
+const COMPILER: &[(&str, &str)] = &[("gcc", "gcc"), ("ld", "binutils")];
