@@ -27,7 +27,7 @@ pub enum Register {
     Revision,
     /// What it is to everybody, 24 bits.
     Class,
-    /// Which registers it has, and whether it has several functions.
+    /// Which registers it has, without the bit that says whether its slot has other functions.
     HeaderType,
     /// Who made its card.
     SubsystemVendor,
@@ -109,7 +109,9 @@ impl Register {
     fn read(self, space: Space<'_>) -> u32 {
         let offset = self.offset();
         match self {
-            Self::Revision | Self::HeaderType => u32::from(space.u8(offset)),
+            Self::Revision => u32::from(space.u8(offset)),
+            // Whether its slot has other functions is the slot's to say.
+            Self::HeaderType => u32::from(space.u8(offset) & 0x7f),
             Self::Class => space.u32(0x08) >> 8,
             Self::Vendor | Self::Device | Self::SubsystemVendor | Self::Subsystem => {
                 u32::from(space.u16(offset))
@@ -234,7 +236,7 @@ mod tests {
             (0x08, Register::Revision, 0x01, 0xfe),
             (0x0b, Register::Class, 0x02_0000, 0xfd_0000),
             (0x09, Register::Class, 0x02_0000, 0x02_00ff),
-            (0x0e, Register::HeaderType, 0x00, 0xff),
+            (0x0e, Register::HeaderType, 0x00, 0x7f),
             (0x2c, Register::SubsystemVendor, 0x1af4, 0x1a0b),
             (0x2f, Register::Subsystem, 0x0001, 0xff01),
         ];
