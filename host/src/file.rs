@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use vfio_migration_core::session::Code;
 use vfio_migration_core::session::drive::Transport;
-use vfio_migration_core::stream::record;
 use vfio_migration_core::stream::section::{self, FOOTER, ITEM_MAX, Item, PREAMBLE};
+use vfio_migration_core::stream::{pci_config, record};
 
 use crate::errno::{code, in_words};
 use crate::link::Link;
@@ -81,6 +81,14 @@ pub enum Error {
         payload: u64,
         /// What is wrong, counted from there.
         error: record::Error,
+    },
+    /// The body of a CONFIG record is not one of its device.
+    #[error("at byte {offset}: {error}")]
+    Config {
+        /// Where the body begins.
+        offset: u64,
+        /// What is wrong, counted from there.
+        error: pci_config::Error,
     },
     /// The stream does not go on as it must.
     #[error("at byte {offset}: wanted {wanted}, got {got}")]
@@ -182,6 +190,7 @@ impl Error {
             Self::Recv { offset, .. }
             | Self::Ended { offset, .. }
             | Self::Section { offset, .. }
+            | Self::Config { offset, .. }
             | Self::Unexpected { offset, .. }
             | Self::Description { offset, .. }
             | Self::Trailing { offset } => Some(offset),

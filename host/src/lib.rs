@@ -17,6 +17,7 @@ pub mod interrupt;
 pub mod ioctl;
 pub mod link;
 pub mod open;
+pub mod pci;
 pub mod sim;
 pub mod size;
 pub mod trace;
