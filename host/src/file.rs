@@ -16,6 +16,7 @@ use vfio_migration_core::stream::section::{self, FOOTER, ITEM_MAX, Item, PREAMBL
 
 use crate::errno::{code, in_words};
 use crate::link::Link;
+use crate::qemu::Unwalkable;
 
 /// The version of our part of the description.
 pub const FORMAT: u32 = 1;
@@ -91,6 +92,14 @@ pub enum Error {
         wanted: &'static str,
         /// What stands there.
         got: String,
+    },
+    /// The stream may be whole, but can't be read any further.
+    #[error("at byte {offset}: {reason}")]
+    Unwalkable {
+        /// Where.
+        offset: u64,
+        /// Why not.
+        reason: Unwalkable,
     },
     /// The description's checksum is not that of the bytes before it.
     #[error(
@@ -183,6 +192,7 @@ impl Error {
             | Self::Ended { offset, .. }
             | Self::Section { offset, .. }
             | Self::Unexpected { offset, .. }
+            | Self::Unwalkable { offset, .. }
             | Self::Description { offset, .. }
             | Self::Trailing { offset } => Some(offset),
             Self::Record { payload, error } => Some(payload.saturating_add(error.offset())),
@@ -417,7 +427,11 @@ impl<T: Transport> Reader<T> {
         self.offset
     }
 
-    fn nothing_more(&mut self) -> Result<(), Error> {
+    /// Checks that the stream has ended.
+    ///
+    /// # Errors
+    /// [`Error::Trailing`] where it goes on, and [`Error::Recv`].
+    pub(crate) fn nothing_more(&mut self) -> Result<(), Error> {
         let offset = self.offset;
         match self.recv(&mut [0]) {
             Ok(0) => Ok(()),
@@ -476,6 +490,8 @@ pub fn show(item: &Item<'_>) -> String {
         ),
         Item::Continue { kind, id } => format!("{} of section {id}", kind.name()),
         Item::Configuration { .. } => "a configuration".into(),
+        Item::Subsection { name, .. } => format!("the subsection '{}'", name.escape_ascii()),
+        Item::Command { command, .. } => format!("the command {command}"),
         Item::EndOfStream => "the end of the stream".into(),
         Item::Description { .. } => "a description".into(),
     }
