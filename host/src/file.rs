@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use vfio_migration_core::session::Code;
 use vfio_migration_core::session::drive::Transport;
+use vfio_migration_core::stream::pci_config::find;
 use vfio_migration_core::stream::record;
 use vfio_migration_core::stream::section::{self, FOOTER, ITEM_MAX, Item, PREAMBLE};
 
@@ -92,6 +93,14 @@ pub enum Error {
         wanted: &'static str,
         /// What stands there.
         got: String,
+    },
+    /// The body of a CONFIG record is damaged.
+    #[error("at byte {offset}: {error}")]
+    Config {
+        /// Where the body begins.
+        offset: u64,
+        /// What is wrong with it, counted from there.
+        error: find::Error,
     },
     /// The stream may be whole, but can't be read any further.
     #[error("at byte {offset}: {reason}")]
@@ -192,6 +201,7 @@ impl Error {
             | Self::Ended { offset, .. }
             | Self::Section { offset, .. }
             | Self::Unexpected { offset, .. }
+            | Self::Config { offset, .. }
             | Self::Unwalkable { offset, .. }
             | Self::Description { offset, .. }
             | Self::Trailing { offset } => Some(offset),
@@ -425,6 +435,11 @@ impl<T: Transport> Reader<T> {
     /// The bytes of the stream that were read so far.
     pub const fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// The link, for a look at what comes; what is read from it past the reader is missing from the checksum.
+    pub(crate) const fn link(&mut self) -> &mut T {
+        &mut self.link
     }
 
     /// Checks that the stream has ended.

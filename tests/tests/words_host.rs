@@ -10,7 +10,7 @@ use std::time::Duration;
 use vfio_migration_core::device::State;
 use vfio_migration_core::session::precopy::Forecast;
 use vfio_migration_core::session::{Cause, Code, Left, Misuse};
-use vfio_migration_core::stream::{record, section};
+use vfio_migration_core::stream::{pci_config, record, section};
 use vfio_migration_host::device::Unsupported;
 use vfio_migration_host::qemu::Unwalkable;
 use vfio_migration_host::sim::{ConfigError, Errno, SIZE_MAX};
@@ -166,8 +166,12 @@ fn every_file_error_says_where_and_what_was_wanted_and_got() {
             "at byte 8: wanted a configuration, got the end of the stream",
         ),
         (
+            Error::Config { offset: 60, error: pci_config::find::Error::Version { got: 7 } },
+            "at byte 60: wanted a configuration of version 2, got 7",
+        ),
+        (
             Error::Unwalkable { offset: 900, reason: Unwalkable::Config },
-            "at byte 900: how long the CONFIG record is only its device knows",
+            "at byte 900: how long the CONFIG record is only its device knows: two lengths fit",
         ),
         (
             Error::Checksum { wanted: 0x0a0b_0c0d, got: "00000000\"}".into(), covered: 400 },
@@ -196,12 +200,13 @@ fn every_file_error_says_where_and_what_was_wanted_and_got() {
         | Error::Section { .. }
         | Error::Record { .. }
         | Error::Unexpected { .. }
+        | Error::Config { .. }
         | Error::Unwalkable { .. }
         | Error::Checksum { .. }
         | Error::Description { .. }
         | Error::NewerFormat { .. }
         | Error::Mismatch { .. }
-        | Error::Trailing { .. } => 11,
+        | Error::Trailing { .. } => 12,
     };
     check(&table, variants);
     check_sources(&table);
@@ -230,7 +235,7 @@ fn every_reason_why_a_stream_can_not_be_read_further_says_what_would_help_or_wha
             Unwalkable::Live { section: "START of section 5 'slirp', instance 0,".into() },
             "how long START of section 5 'slirp', instance 0, is can't be told: it is no VFIO device, and not described",
         ),
-        (Unwalkable::Config, "how long the CONFIG record is only its device knows"),
+        (Unwalkable::Config, "how long the CONFIG record is only its device knows: two lengths fit"),
         (
             Unwalkable::MappedRam,
             "the capability mapped-ram is on: memory lies at fixed places of the file, and QEMU itself can't load a VFIO \

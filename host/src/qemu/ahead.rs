@@ -22,6 +22,25 @@ impl<T: Transport> Ahead<T> {
     pub(super) fn new(link: T) -> Self {
         Self { link, bytes: vec![0; AHEAD].into(), taken: 0, have: 0 }
     }
+
+    /// The next `count` bytes, which stay to be read; fewer where the link ends before, and at most [`AHEAD`].
+    ///
+    /// # Errors
+    /// The link's answer.
+    pub(super) fn peek(&mut self, count: usize) -> Result<&[u8], Code> {
+        if self.have - self.taken < count {
+            self.bytes.copy_within(self.taken..self.have, 0);
+            (self.taken, self.have) = (0, self.have - self.taken);
+        }
+        while self.have - self.taken < count.min(AHEAD) {
+            match self.link.recv(&mut self.bytes[self.have..])? {
+                0 => break,
+                more => self.have += more,
+            }
+        }
+        let peeked = &self.bytes[self.taken..self.have];
+        Ok(&peeked[..count.min(peeked.len())])
+    }
 }
 
 impl<T: Transport> Transport for Ahead<T> {

@@ -52,7 +52,7 @@ pub enum Unwalkable {
         /// The section, in words.
         section: String,
     },
-    /// The length of a CONFIG record is known to its device alone.
+    /// The body of a CONFIG record can have two lengths, and nothing tells which.
     Config,
     /// The capability mapped-ram: memory lies at fixed places in the file, outside of the sections.
     MappedRam,
@@ -84,7 +84,7 @@ impl fmt::Display for Unwalkable {
             Self::Live { section } => {
                 write!(f, "how long {section} is can't be told: it is no VFIO device, and not described")
             }
-            Self::Config => f.write_str("how long the CONFIG record is only its device knows"),
+            Self::Config => f.write_str("how long the CONFIG record is only its device knows: two lengths fit"),
             Self::MappedRam => f.write_str(
                 "the capability mapped-ram is on: memory lies at fixed places of the file, and QEMU itself can't load \
                  a VFIO device from such a file; migrate without mapped-ram",

@@ -72,6 +72,11 @@ impl Payload {
         matches!((self.decoder.wanted(), &self.config), (Wanted::Config, Config::Refused))
     }
 
+    /// Says how long the body of the CONFIG record is that goes on.
+    pub(crate) const fn set_config(&mut self, length: u64) {
+        self.config = Config::Left(length);
+    }
+
     /// Checks that a payload that was read to its end is as long as it must be.
     ///
     /// # Errors

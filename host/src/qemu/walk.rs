@@ -9,8 +9,10 @@ use std::mem;
 use std::os::fd::AsFd;
 
 use vfio_migration_core::session::drive::Transport;
-use vfio_migration_core::stream::record::Tag;
-use vfio_migration_core::stream::section::{Begins, Continues, Item, SWITCHOVER_START};
+use vfio_migration_core::stream::pci_config::BODY_MAX;
+use vfio_migration_core::stream::pci_config::find::{Finder, Found, Progress};
+use vfio_migration_core::stream::record::{Tag, WORD};
+use vfio_migration_core::stream::section::{self, Begins, Continues, FOOTER, Item, SWITCHOVER_START};
 
 use super::ahead::Ahead;
 use super::description::is_file;
@@ -270,7 +272,7 @@ impl<T: Transport> Walker<T> {
     fn vfio(&mut self, mut payload: Payload) -> Result<Event<'_>, Error> {
         let offset = self.reader.offset();
         if payload.is_at_unknown_config() {
-            return Err(Error::Unwalkable { offset, reason: Unwalkable::Config });
+            payload.set_config(config_length(&mut self.reader, self.section.id)?);
         }
         self.bytes.clear();
         let Some(step) = payload.step(&mut self.reader, &mut self.bytes, PIECE)? else {
@@ -350,6 +352,32 @@ impl<T: Transport> Walker<T> {
         }
         Ok(true)
     }
+}
+
+/// How long the body of the CONFIG record is that `reader` has before it, by what is in it and behind it.
+fn config_length(reader: &mut Reader<Ahead<impl Transport>>, id: u32) -> Result<u64, Error> {
+    let offset = reader.offset();
+    let bytes = reader.link().peek(BODY_MAX + WORD + FOOTER).map_err(|code| Error::Recv { offset, code })?;
+    let mut finder = Finder::new();
+    finder.take(bytes);
+    finder.end();
+    let footer_behind = |found: &&Found| {
+        let behind = bytes.get(found.length + WORD..).and_then(<[u8]>::first_chunk::<FOOTER>);
+        behind.is_some_and(|behind| *behind == section::footer(id))
+    };
+    let length = match finder.progress() {
+        Ok(Progress::Empty) => 0,
+        Ok(Progress::Found(found)) => found.length,
+        Ok(Progress::Ambiguous(both)) => match both.iter().filter(footer_behind).collect::<Vec<_>>()[..] {
+            [found] => found.length,
+            _ => return Err(Error::Unwalkable { offset, reason: Unwalkable::Config }),
+        },
+        Ok(Progress::Wanted(_) | Progress::Beyond { .. }) => {
+            return Err(Error::Unwalkable { offset, reason: Unwalkable::Config });
+        }
+        Err(error) => return Err(Error::Config { offset, error }),
+    };
+    Ok(length as u64)
 }
 
 /// The most bytes that one event has of a payload.
