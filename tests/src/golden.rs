@@ -32,6 +32,10 @@ pub const BIGSTOP_END: &[u8] = include_bytes!("../golden/qemu-10-bigstop-end.bin
 pub const BIGPRE_PART1_HEAD: &[u8] = include_bytes!("../golden/qemu-10-bigpre-part1-head.bin");
 /// Section header and DATA head of 402908.
 pub const BIGPRE_END_HEAD: &[u8] = include_bytes!("../golden/qemu-10-bigpre-end-head.bin");
+/// A whole machine's stream, whose VFIO sections are the `PRECOPY_` ones here.
+pub const PRECOPY: &[u8] = include_bytes!("../golden/qemu-10-precopy.bin");
+/// A whole machine's stream, the main channel of one with multifd.
+pub const MULTIFD: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel0.bin");
 /// A whole stream that QEMU loads, with all data in the END section.
 pub const ONE_END_SECTION: &[u8] = include_bytes!("../golden/one-end-section.bin");
 /// A whole stream that QEMU loads, with the data in three PART sections.

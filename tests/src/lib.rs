@@ -5,6 +5,7 @@
 
 pub mod golden;
 pub mod kernel;
+pub mod machine;
 pub mod model;
 pub mod payload;
 pub mod schedule;

@@ -14,6 +14,7 @@ use vfio_migration_core::stream::pci_config::identity::{Difference, Register};
 use vfio_migration_core::stream::pci_config::{self, Layout};
 use vfio_migration_core::stream::{record, section};
 use vfio_migration_host::device::Unsupported;
+use vfio_migration_host::qemu::Unwalkable;
 use vfio_migration_host::sim::{ConfigError, Errno, SIZE_MAX};
 use vfio_migration_host::transfer::{self, Place, Reason};
 use vfio_migration_host::{file, open, pci};
@@ -167,6 +168,14 @@ fn every_file_error_says_where_and_what_was_wanted_and_got() {
             "at byte 8: wanted a configuration, got the end of the stream",
         ),
         (
+            Error::Config { offset: 60, error: pci_config::find::Error::Version { got: 7 } },
+            "at byte 60: wanted a configuration of version 2, got 7",
+        ),
+        (
+            Error::Unwalkable { offset: 900, reason: Unwalkable::Config },
+            "at byte 900: how long the CONFIG record is only its device knows: two lengths fit",
+        ),
+        (
             Error::Checksum { wanted: 0x0a0b_0c0d, got: "00000000\"}".into(), covered: 400 },
             "the stream is damaged: wanted crc32c 0a0b0c0d of its first 400 bytes, its description has \"00000000\"",
         ),
@@ -183,7 +192,7 @@ fn every_file_error_says_where_and_what_was_wanted_and_got() {
             "wanted 125 bytes of data by the description, got 124 bytes of data in the sections before it",
         ),
         (
-            Error::Config { offset: 300, error: pci_config::Error::Version { got: 3 } },
+            Error::Body { offset: 300, error: pci_config::Error::Version { got: 3 } },
             "at byte 300: wanted a configuration of version 2, got 3",
         ),
         (
@@ -196,16 +205,68 @@ fn every_file_error_says_where_and_what_was_wanted_and_got() {
         | Error::Ended { .. }
         | Error::Section { .. }
         | Error::Record { .. }
-        | Error::Config { .. }
+        | Error::Body { .. }
         | Error::Unexpected { .. }
+        | Error::Config { .. }
+        | Error::Unwalkable { .. }
         | Error::Checksum { .. }
         | Error::Description { .. }
         | Error::NewerFormat { .. }
         | Error::Mismatch { .. }
-        | Error::Trailing { .. } => 11,
+        | Error::Trailing { .. } => 13,
     };
     check(&table, variants);
     check_sources(&table);
+}
+
+#[test]
+fn every_reason_why_a_stream_can_not_be_read_further_says_what_would_help_or_what_is_missing() {
+    let section = || "FULL of section 3 'timer', instance 0,".to_owned();
+    let table = [
+        (
+            Unwalkable::Pipe { section: section() },
+            "how long FULL of section 3 'timer', instance 0, is stands in the description, the last thing in the stream: \
+             from a pipe it can't be read any further, from a file it can",
+        ),
+        (
+            Unwalkable::NoDescription { section: section() },
+            "how long FULL of section 3 'timer', instance 0, is stands in a description, and none is at the end of the \
+             file",
+        ),
+        (
+            Unwalkable::NotDescribed { section: section() },
+            "how long FULL of section 3 'timer', instance 0, is stands in no entry of the description at the end of the \
+             file",
+        ),
+        (
+            Unwalkable::Live { section: "START of section 5 'slirp', instance 0,".into() },
+            "how long START of section 5 'slirp', instance 0, is can't be told: it is no VFIO device, and not described",
+        ),
+        (Unwalkable::Config, "how long the CONFIG record is only its device knows: two lengths fit"),
+        (
+            Unwalkable::MappedRam,
+            "the capability mapped-ram is on: memory lies at fixed places of the file, and QEMU itself can't load a VFIO \
+             device from such a file; migrate without mapped-ram",
+        ),
+        (Unwalkable::Rdma, "memory was moved by RDMA, past the stream"),
+        (Unwalkable::Packaged, "post-copy begins, which VFIO devices don't have"),
+        (
+            Unwalkable::Subsection { name: "configuration/new".into() },
+            "how long the subsection 'configuration/new' of the configuration is can't be told",
+        ),
+    ];
+    let variants = match table[0].0 {
+        Unwalkable::Pipe { .. }
+        | Unwalkable::NoDescription { .. }
+        | Unwalkable::NotDescribed { .. }
+        | Unwalkable::Live { .. }
+        | Unwalkable::Config
+        | Unwalkable::MappedRam
+        | Unwalkable::Rdma
+        | Unwalkable::Packaged
+        | Unwalkable::Subsection { .. } => 9,
+    };
+    check(&table, variants);
 }
 
 #[test]
