@@ -290,7 +290,11 @@ impl<Fd: AsFd> Writer<Fd> {
         self.offset
     }
 
-    fn all(&mut self, mut bytes: &[u8]) -> Result<(), Code> {
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// The link's answer.
+    pub(crate) fn all(&mut self, mut bytes: &[u8]) -> Result<(), Code> {
         while !bytes.is_empty() {
             let count = self.send(bytes)?;
             bytes = &bytes[count..];

@@ -17,15 +17,19 @@ mod ahead;
 mod configuration;
 mod description;
 mod event;
+mod extract;
 mod payload;
+mod pieces;
 mod ram;
 mod walk;
 
 pub use configuration::Configuration;
 pub use description::{DESCRIPTION_MAX, Description};
 pub use event::{Contents, Event, Family, Kind, Phase, Section, VfioRecords, command_name};
+pub use extract::{Extract, ExtractError};
 pub(crate) use payload::Payload;
 pub use payload::Record;
+pub use pieces::ChannelsError;
 pub use ram::{Block, Pages, RamEntries};
 pub use walk::{PIECE, Walker};
 

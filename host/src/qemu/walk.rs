@@ -133,6 +133,11 @@ impl<T: Transport> Walker<T> {
         self.reader.offset()
     }
 
+    /// The size of the machine's pages, in bytes, as far as the stream has told it.
+    pub const fn page_size(&self) -> u64 {
+        self.ram.page_size
+    }
+
     /// Where in the migration the walk is.
     pub const fn phase(&self) -> Phase {
         self.phase
