@@ -9,6 +9,7 @@
 #![no_std]
 
 mod device;
+mod multifd;
 mod session;
 mod show;
 mod stream;
