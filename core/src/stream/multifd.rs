@@ -17,9 +17,11 @@ use byteorder::{BE, ByteOrder};
 use super::record::{self, Tag, WORD};
 
 mod receiver;
+mod refused;
 mod sender;
 
-pub use self::receiver::{Channel, Misuse, Receiver, Refused, Slot, Wanted};
+pub use self::receiver::{Channel, Receiver, Slot, Wanted};
+pub use self::refused::{Misuse, Refused};
 pub use self::sender::Sender;
 
 /// The first bytes of a channel.
