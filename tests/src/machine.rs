@@ -98,7 +98,7 @@ fn line(event: &Event<'_>) -> Option<String> {
         Event::Configuration { length, configuration } => {
             format!("0 configuration of '{}' to {length}", configuration.machine)
         }
-        Event::Command { offset, command, length } => format!("{offset} command {command} of {length}"),
+        Event::Command { offset, command, length, .. } => format!("{offset} command {command} of {length}"),
         Event::Section(section) => format!("{} {} {}", section.offset, section.show(), section.phase.name()),
         Event::Payload { record, .. } => {
             let record = record.as_ref()?;

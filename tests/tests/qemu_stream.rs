@@ -42,5 +42,8 @@ fn a_configuration_without_a_description_is_found_by_what_is_in_it() {
     let told = walk_file(ONE_END_SECTION);
     assert_eq!(told.with("CONFIG"), ["190 CONFIG of 4124"]);
     assert_eq!(told.with("end"), ["4327 end"]);
-    assert_eq!(told.says(), "at byte 4333: wanted a description of ours, got one that does not end in a checksum");
+    assert_eq!(
+        told.says(),
+        "at byte 4333: wanted a description of ours, got one that does not end in a checksum"
+    );
 }
