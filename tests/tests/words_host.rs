@@ -10,7 +10,7 @@ use std::time::Duration;
 use vfio_migration_core::device::State;
 use vfio_migration_core::session::precopy::Forecast;
 use vfio_migration_core::session::{Cause, Code, Left, Misuse};
-use vfio_migration_core::stream::{pci_config, record, section};
+use vfio_migration_core::stream::{multifd, pci_config, record, section};
 use vfio_migration_host::device::Unsupported;
 use vfio_migration_host::qemu::Unwalkable;
 use vfio_migration_host::sim::{ConfigError, Errno, SIZE_MAX};
@@ -166,6 +166,14 @@ fn every_file_error_says_where_and_what_was_wanted_and_got() {
             "at byte 8: wanted a configuration, got the end of the stream",
         ),
         (
+            Error::Channel { offset: 64, error: multifd::Error::Version { got: 2 } },
+            "at byte 64: wanted version 1 of a multifd channel, got 2",
+        ),
+        (
+            Error::Channels { wanted: "each piece of the state of 'x'".into(), got: "no number 1".into() },
+            "wanted each piece of the state of 'x' on the channels, got no number 1",
+        ),
+        (
             Error::Config { offset: 60, error: pci_config::find::Error::Version { got: 7 } },
             "at byte 60: wanted a configuration of version 2, got 7",
         ),
@@ -200,13 +208,15 @@ fn every_file_error_says_where_and_what_was_wanted_and_got() {
         | Error::Section { .. }
         | Error::Record { .. }
         | Error::Unexpected { .. }
+        | Error::Channel { .. }
+        | Error::Channels { .. }
         | Error::Config { .. }
         | Error::Unwalkable { .. }
         | Error::Checksum { .. }
         | Error::Description { .. }
         | Error::NewerFormat { .. }
         | Error::Mismatch { .. }
-        | Error::Trailing { .. } => 12,
+        | Error::Trailing { .. } => 14,
     };
     check(&table, variants);
     check_sources(&table);
