@@ -280,7 +280,7 @@ impl<Out: AsFd> Taking<'_, Out> {
         let device = &mut self.devices[index];
         device.has_rest = true;
         let (name, instance) = (device.entry.idstr.clone(), device.instance);
-        let mut pieces = Pieces::new(self.plan.channels, &name, instance, page_size)?;
+        let mut pieces = Pieces::new(self.plan.channels, &name, instance, page_size);
         let mut decoder = Decoder::new();
         pieces.payload(|bytes| {
             self.plan.check_interrupt()?;

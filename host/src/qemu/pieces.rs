@@ -4,75 +4,48 @@
 
 use std::fs::File;
 
-use vfio_migration_core::stream::multifd::{
-    self, Channel, INIT, Init, PAGES, Packet, Piece, RAM_HEAD, Receiver, Refused, Slot, Wanted,
-};
+use vfio_migration_core::stream::multifd::{self, Misuse, Piece, Receiver, Refused, Slot, Wanted};
 
-use super::ahead::Ahead;
-use super::skip;
-use crate::file::{self, Reader};
+use super::{Channel, ChannelEvent};
+use crate::file;
 use crate::link::Link;
 
 /// Why the channels do not give a device's state.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelsError {
-    /// A channel can't be read, or is cut.
+    /// A channel can't be read, or is damaged.
     #[error("channel {channel}: {error}")]
-    Read {
+    Channel {
         /// Which channel, from 0.
         channel: usize,
         /// What is wrong with it; offsets count from the channel's first byte.
         error: file::Error,
     },
-    /// A channel holds something else.
-    #[error("channel {channel}, at byte {offset}: {error}")]
-    Packet {
-        /// Which channel, from 0.
-        channel: usize,
-        /// Where the packet begins, or the channel.
-        offset: u64,
-        /// What is wrong with it.
-        error: multifd::Error,
-    },
     /// The packets of the device are not its whole state.
     #[error("{0}")]
     Pieces(Refused),
+    /// The receiver was told what it had not asked for, which is a mistake here and not in the channels.
+    #[error("{0}")]
+    Misuse(Misuse),
 }
 
 /// The channels, for one device.
 pub(super) struct Pieces<'f> {
-    channels: Vec<Reader<Ahead<Link<&'f File>>>>,
-    name: &'f [u8],
+    channels: Vec<Channel<Link<&'f File>>>,
+    name: &'f str,
     instance: u32,
-    /// Pages that a packet of memory has room for.
-    pages: u32,
 }
 
 impl<'f> Pieces<'f> {
     /// The packets of the device whose section has this name and instance, in a machine with pages of `page_size` bytes.
     /// Each file is read from its present position on.
-    ///
-    /// # Errors
-    /// [`ChannelsError`] where a file is no channel.
-    pub(super) fn new(
-        files: &'f [File],
-        name: &'f str,
-        instance: u32,
-        page_size: u64,
-    ) -> Result<Self, ChannelsError> {
-        let channels = files.iter().map(|file| Reader::new(Ahead::new(Link::new(file, None)))).collect();
-        let pages =
-            (u64::from(PAGES) * 4096).checked_div(page_size).and_then(|pages| u32::try_from(pages).ok());
-        let mut pieces = Self { channels, name: name.as_bytes(), instance, pages: pages.unwrap_or(PAGES) };
-        for channel in 0..files.len() {
-            let mut init = [0; INIT];
-            pieces.read(channel, &mut init, "what a channel begins with")?;
-            Init::decode(&init).map_err(|error| ChannelsError::Packet { channel, offset: 0, error })?;
-        }
-        Ok(pieces)
+    pub(super) fn new(files: &'f [File], name: &'f str, instance: u32, page_size: u64) -> Self {
+        let channels = files.iter().map(|file| Channel::open(file, page_size)).collect();
+        Self { channels, name, instance }
     }
 
-    /// Gives the payload to `sink`, in pieces that are whole records' heads or data, to its end.
+    /// Gives the payload to `sink`: a record's head at once, a configuration with the END_OF_STATE behind it at once, data
+    /// in pieces.
     ///
     /// # Errors
     /// [`ChannelsError`], or what `sink` says.
@@ -82,90 +55,66 @@ impl<'f> Pieces<'f> {
     ) -> Result<(), E> {
         let mut storage = vec![0; SLOTS * SLOT];
         let mut slots = [Slot::default(); SLOTS];
-        let mut channels = vec![Channel::default(); self.channels.len()];
+        let mut channels = vec![multifd::Channel::default(); self.channels.len()];
         let mut receiver = Receiver::new(&mut storage, &mut slots, &mut channels);
-        let mut bytes = vec![0; PIECE];
         loop {
-            let count = match receiver.poll().map_err(ChannelsError::Pieces)? {
-                Wanted::Head { channel } => {
-                    match self.head(channel)? {
-                        Some(piece) => receiver.head(channel, piece),
-                        None => receiver.closed(channel),
-                    }
-                    .unwrap_or_else(misused);
-                    continue;
-                }
+            let answered = match receiver.poll().map_err(ChannelsError::Pieces)? {
+                Wanted::Head { channel } => match self.head(channel)? {
+                    Some(piece) => receiver.head(channel, piece),
+                    None => receiver.closed(channel),
+                },
                 Wanted::Keep { channel, room } => {
-                    self.read(channel, room, WHAT)?;
-                    room.len()
+                    let bytes = self.bytes(channel)?;
+                    let count = bytes.len().min(room.len());
+                    room[..count].copy_from_slice(&bytes[..count]);
+                    receiver.took(count)
                 }
                 Wanted::Give(bytes) => {
                     sink(bytes)?;
-                    bytes.len()
+                    let count = bytes.len();
+                    receiver.took(count)
                 }
-                Wanted::Pass { channel, left } => {
-                    let count = left.min(PIECE);
-                    self.read(channel, &mut bytes[..count], WHAT)?;
-                    sink(&bytes[..count])?;
-                    count
+                Wanted::Pass { channel, .. } => {
+                    let bytes = self.bytes(channel)?;
+                    sink(bytes)?;
+                    receiver.took(bytes.len())
                 }
                 // No channel is ever said to be idle.
                 Wanted::Wait | Wanted::Nothing => return Ok(()),
             };
-            receiver.took(count).unwrap_or_else(misused);
+            answered.map_err(ChannelsError::Misuse)?;
         }
     }
 
     /// The next packet of the device on a channel, or nothing at the channel's end.
     fn head(&mut self, channel: usize) -> Result<Option<Piece>, ChannelsError> {
+        let (name, instance) = (self.name, self.instance);
         loop {
-            let offset = self.channels[channel].offset();
-            let refused = |error| ChannelsError::Packet { channel, offset, error };
-            let mut head = [0; RAM_HEAD];
-            let mut have = 0;
-            let rest = loop {
-                match Packet::decode(&head[..have]) {
-                    Ok((Packet::Ram(ram), _)) => break ram.rest(self.pages).map_err(refused)?,
-                    Ok((Packet::DeviceState(state), _)) => {
-                        if state.name == self.name && state.instance == self.instance {
-                            return Ok(Some(state.piece));
-                        }
-                        break state.piece.length.into();
-                    }
-                    Err(multifd::Error::Short { wanted }) => {
-                        match self.read(channel, &mut head[have..wanted], "a packet") {
-                            Err(ChannelsError::Read {
-                                error: file::Error::Ended { offset: at, .. }, ..
-                            }) if at == offset => {
-                                return Ok(None);
-                            }
-                            read => read?,
-                        }
-                        have = wanted;
-                    }
-                    Err(error) => return Err(refused(error)),
+            match self.next(channel)? {
+                Some(ChannelEvent::State(packet)) if packet.idstr == name && packet.instance == instance => {
+                    let (index, content, length) = (packet.index, packet.content, packet.bytes);
+                    return Ok(Some(Piece { index, content, length }));
                 }
-            };
-            let skipped = skip(&mut self.channels[channel], rest, "a packet");
-            skipped.map_err(|error| ChannelsError::Read { channel, error })?;
+                Some(_) => {}
+                None => return Ok(None),
+            }
         }
     }
 
-    fn read(&mut self, channel: usize, bytes: &mut [u8], what: &'static str) -> Result<(), ChannelsError> {
-        let read = self.channels[channel].exact(bytes, what);
-        read.map_err(|error| ChannelsError::Read { channel, error })
+    /// The next bytes of the packet that a channel is in.
+    fn bytes(&mut self, channel: usize) -> Result<&[u8], ChannelsError> {
+        match self.next(channel)? {
+            Some(ChannelEvent::Bytes { bytes, .. }) => Ok(bytes),
+            _ => Err(ChannelsError::Misuse(Misuse::WrongDone)),
+        }
+    }
+
+    fn next(&mut self, channel: usize) -> Result<Option<ChannelEvent<'_>>, ChannelsError> {
+        self.channels[channel].next().map_err(|error| ChannelsError::Channel { channel, error })
     }
 }
 
-/// The receiver was told what it did not ask for, which is a mistake here.
-fn misused(misuse: multifd::Misuse) {
-    debug_assert!(false, "{misuse}");
-}
-
-const WHAT: &str = "a packet of the device";
 /// Packets that can be kept while an earlier one is missing.
 const SLOTS: usize = 8;
 /// The bytes of each: what QEMU reads from a device at once.
 const SLOT: usize = 1 << 20;
-/// Bytes that are passed on at once.
-const PIECE: usize = 64 << 10;

@@ -131,7 +131,7 @@ impl Fail {
         }
         let exit = match &error {
             ExtractError::Stream(file::Error::Recv { .. })
-            | ExtractError::Channels(ChannelsError::Read { error: file::Error::Recv { .. }, .. })
+            | ExtractError::Channels(ChannelsError::Channel { error: file::Error::Recv { .. }, .. })
             | ExtractError::Rewind { .. }
             | ExtractError::Write { .. } => IO,
             _ => STREAM,
