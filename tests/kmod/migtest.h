@@ -209,6 +209,9 @@ struct mt_session {
 	struct mt_resuming resuming;
 };
 
+/* main.c */
+extern const struct vfio_device_ops mt_device_ops;
+
 /* content.c */
 int mt_content_resize(struct migtest *mt, u64 size);
 void mt_content_free(struct migtest *mt);
