@@ -1,6 +1,7 @@
 //! Every text that core has for people: one row for each variant of each enum.
 //!
-//! Deliberately absent: the texts of events, which stand beside them in core, and host's, in `words_host.rs`.
+//! Deliberately absent: the texts of events, which stand beside them in core, those of a CONFIG record, in
+//! `words_config.rs`, and host's, in `words_host.rs`.
 
 use std::error::Error;
 use std::time::Duration;
