@@ -343,3 +343,33 @@ fn key(section: &Section) -> (String, u32) {
 const SPANS_MAX: usize = 400;
 /// The most lanes of VFIO devices.
 const LANES_MAX: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn things_beyond_counting_are_joined_and_none_is_lost() {
+        let mut strip = Strip::default();
+        for at in 0..100_000 {
+            strip.add(at * 10, at * 10 + 7);
+            assert!(strip.spans.len() <= SPANS_MAX, "{at}");
+        }
+        assert_eq!(strip.spans.iter().map(|span| span.things).sum::<u64>(), 100_000);
+        assert_eq!((strip.spans[0].begin, strip.spans.last().map(|span| span.end)), (0, Some(999_997)));
+        assert!(strip.spans.windows(2).all(|pair| pair[0].end <= pair[1].begin), "in order, apart");
+    }
+
+    #[test]
+    fn a_large_thing_among_many_small_ones_stays_itself() {
+        let mut strip = Strip::default();
+        for at in 0..1000 {
+            strip.add(at * 10, at * 10 + 7);
+        }
+        strip.add(10_000, 50_000_000);
+        (0..1000).for_each(|at| strip.add(50_000_000 + at * 10, 50_000_000 + at * 10 + 7));
+        assert!(
+            strip.spans.iter().any(|span| (span.begin, span.end, span.things) == (10_000, 50_000_000, 1))
+        );
+    }
+}

@@ -192,7 +192,7 @@ impl Svg<'_> {
             "<line x1=\"{MARGIN}\" y1=\"{top}\" x2=\"{}\" y2=\"{top}\" stroke=\"#d0d7de\" stroke-width=\"0.5\"/>",
             LEFT + PLOT
         )?;
-        self.label(top + 21.0, &shortened(&lane.name, 27), &about(lane))?;
+        self.label(top + 21.0, &shortened(&lane.name, 28), &about(lane))?;
         for ink in Ink::ALL {
             for span in &lane.strips[ink as usize].spans {
                 let Some((left, width, first, scale)) = place(self, span) else { continue };
@@ -268,7 +268,8 @@ impl Svg<'_> {
         let (mut x, mut y) = (LEFT, self.y + 24.0);
         self.label(y + 10.0, "colours", "")?;
         for (colour, words) in legend(self.picture) {
-            let width = 32.0 + words.chars().count() as f64 * 5.9;
+            let letter = |letter: char| if letter.is_lowercase() || letter == ' ' { 5.6 } else { 7.8 };
+            let width = 34.0 + words.chars().map(letter).sum::<f64>();
             if x + width > LEFT + PLOT {
                 (x, y) = (LEFT, y + LEGEND_ROW);
             }
@@ -335,7 +336,9 @@ fn legend(picture: &Picture) -> Vec<(&'static str, &'static str)> {
         };
         Some((colour, words))
     };
-    Ink::ALL.into_iter().filter(drawn).filter_map(named).collect()
+    let mut inks: Vec<_> = Ink::ALL.into_iter().filter(drawn).collect();
+    inks.sort_by_key(|ink| *ink == Ink::EndOfState);
+    inks.into_iter().filter_map(named).collect()
 }
 
 /// What a row holds, in a few words.
@@ -437,3 +440,20 @@ const COLUMN: f64 = 104.0;
 const MARK: f64 = 3.0;
 const QUIET: &str = "fill=\"#57606a\"";
 const SMALL: &str = "font-size=\"11\" fill=\"#57606a\"";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_any_characters_is_text_and_nothing_else() {
+        assert_eq!(escaped("a<b>&\"c\u{0}\u{1b}ü"), "a&lt;b&gt;&amp;\"c\u{fffd}\u{fffd}ü");
+    }
+
+    #[test]
+    fn a_long_name_loses_its_middle() {
+        assert_eq!(shortened("0000:00:02.0/vfio", 27), "0000:00:02.0/vfio");
+        assert_eq!(shortened("0123456789", 6), "012…89");
+        assert_eq!(shortened("ü123456789", 5), "ü1…89");
+    }
+}
