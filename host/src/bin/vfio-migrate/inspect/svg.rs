@@ -222,44 +222,21 @@ impl Svg<'_> {
              bytes {} to {}</title></rect>",
             span.begin, span.end
         )?;
-        match ink {
+        let (y, size, colour, labels) = match ink {
             Ink::Start | Ink::Part | Ink::End | Ink::Full => {
-                let label = format!("{several}{name}");
-                self.inside(
-                    left,
-                    width,
-                    self.y + PAD + 8.5,
-                    "font-size=\"8.5\" fill=\"#57606a\"",
-                    5.6,
-                    &[label],
-                )
+                (self.y + PAD + 8.5, 8.5, "#57606a", vec![format!("{several}{name}")])
             }
             _ => {
-                let sized = format!("{several}{name} {}", BinaryBytes(size));
-                let labels = [sized, format!("{several}{name}")];
-                let style = if matches!(ink, Ink::Description) {
-                    "font-size=\"11\""
-                } else {
-                    "font-size=\"11\" fill=\"#ffffff\""
-                };
-                self.inside(left, width, y + height / 2.0 + 4.0, style, 6.0, &labels)
+                let labels =
+                    vec![format!("{several}{name} {}", BinaryBytes(size)), format!("{several}{name}")];
+                let colour = if ink == Ink::Description { "#24292f" } else { "#ffffff" };
+                (y + height / 2.0 + 4.0, 11.0, colour, labels)
             }
-        }
-    }
-
-    /// The first of the texts that has room in a thing of this width.
-    fn inside(
-        &mut self,
-        left: f64,
-        width: f64,
-        y: f64,
-        style: &str,
-        letter: f64,
-        texts: &[String],
-    ) -> fmt::Result {
-        let fits = |text: &&String| text.chars().count() as f64 * letter + 12.0 < width;
-        match texts.iter().find(fits) {
-            Some(text) => self.text(left + 6.0, y, style, text),
+        };
+        match labels.iter().find(|label| wide(label, size) + 6.0 < width) {
+            Some(label) => {
+                self.text(left + 3.5, y, &format!("font-size=\"{size}\" fill=\"{colour}\""), label)
+            }
             None => Ok(()),
         }
     }
@@ -268,8 +245,7 @@ impl Svg<'_> {
         let (mut x, mut y) = (LEFT, self.y + 24.0);
         self.label(y + 10.0, "colours", "")?;
         for (colour, words) in legend(self.picture) {
-            let letter = |letter: char| if letter.is_lowercase() || letter == ' ' { 5.6 } else { 7.8 };
-            let width = 34.0 + words.chars().map(letter).sum::<f64>();
+            let width = 31.0 + wide(words, 11.0);
             if x + width > LEFT + PLOT {
                 (x, y) = (LEFT, y + LEGEND_ROW);
             }
@@ -386,6 +362,17 @@ const fn look(ink: Ink) -> (&'static str, &'static str) {
         Ink::EndOfState => ("#1b1f24", "END_OF_STATE"),
         Ink::Broken => ("#c0392b", "not whole"),
     }
+}
+
+/// About how wide a text is at this size, in pixels: fonts differ.
+fn wide(text: &str, size: f64) -> f64 {
+    let letter = |letter: char| match letter {
+        ' ' | '.' | ',' | ':' | '/' | '-' | 'i' | 'j' | 'l' | 't' | 'f' | 'r' | 'I' => 0.32,
+        'm' | 'w' | 'M' | 'W' | '×' | '…' => 0.85,
+        letter if letter.is_uppercase() || letter == '_' => 0.68,
+        _ => 0.56,
+    };
+    text.chars().map(letter).sum::<f64>() * size
 }
 
 /// A text of at most so many characters, without its middle.
