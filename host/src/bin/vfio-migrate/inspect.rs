@@ -60,8 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let input = stdio::input(&arguments.file, "FILE -")?;
     let channels = arguments.channel.iter().map(|path| Ok((path, stdio::input(path, "--channel -")?)));
     let channels = channels.collect::<Result<Vec<_>, Fail>>()?;
-    let output = |path| Output::existing(path)?.map_or_else(|| Output::begin(path), Ok);
-    let svg = arguments.svg.as_deref().map(output).transpose()?;
+    arguments.svg.as_deref().map_or(Ok(()), Output::check)?;
     let walker = Walker::open(input).map_err(|error| Fail::io(arguments.file.display(), error))?;
     let out = io::BufWriter::new(io::stdout().lock());
     let mut picture = Picture::default();
@@ -71,9 +70,10 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         look(walker, channels, &mut picture, Text::new(out))
     };
     let found = found.map_err(stdout_failed)?;
-    if let Some(output) = svg {
+    if let Some(path) = &arguments.svg {
         let title = arguments.file.file_name().unwrap_or_default().to_string_lossy();
-        keep(&output, &svg::draw(&picture, &title)).map_err(|error| Fail::io("--svg", error))?;
+        let output = Output::at(path)?;
+        keep(&output, &svg::draw(&picture, &title)).map_err(|error| Fail::io(path.display(), error))?;
     }
     match found {
         Ok(()) => Ok(()),
