@@ -146,7 +146,12 @@ fn fuzz(place: &Place, target: &Target, seconds: u64) -> Result<Row> {
     command.arg(format!("-max_total_time={seconds}")).arg(format!("-max_len={}", target.longest));
     command.arg(format!("-artifact_prefix={}/", findings.display()));
     command.arg(format!("-dict={}", workspace()?.join(FUZZ).join("dictionary").display()));
-    command.args(LIMITS).arg("-print_final_stats=1").arg(corpus).arg(seeds(place, target)?);
+    command
+        .env("RUST_BACKTRACE", "0")
+        .args(LIMITS)
+        .arg("-print_final_stats=1")
+        .arg(corpus)
+        .arg(seeds(place, target)?);
     let began = Instant::now();
     let status = command
         .stdout(file.try_clone()?)
