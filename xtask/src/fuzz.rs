@@ -268,6 +268,10 @@ const TARGETS: &[Target] = &[
     Target { name: "source", longest: 30 },
     Target { name: "file", longest: 5000 },
     Target { name: "description", longest: 4000 },
+    Target { name: "pci_config", longest: 5000 },
+    Target { name: "packet", longest: 3000 },
+    Target { name: "multifd", longest: 5000 },
+    Target { name: "walk", longest: 5000 },
 ];
 
 /// An input that takes ten seconds hangs, and one that takes a gigabyte is a finding too.

@@ -8,10 +8,9 @@
 
 #![no_main]
 
-use std::fmt::Write as _;
-
 use libfuzzer_sys::fuzz_target;
 use vfio_migration_core::stream::section::{self, Error, FOOTER, ITEM_MAX, Item, PREAMBLE};
+use vfio_migration_fuzz::text::show;
 use vfio_migration_fuzz::{memory, seeds};
 
 fuzz_target!(init: seeds::write(seeds::section), |bytes: &[u8]| {
@@ -75,15 +74,4 @@ fn footer(bytes: &[u8]) {
         Ok(()) => assert_eq!(rest, section::footer(id)),
         Err(error) => show(&error),
     }
-}
-
-/// Writes an error's text, and keeps none of it.
-fn show(error: &Error) {
-    struct Nowhere;
-    impl std::fmt::Write for Nowhere {
-        fn write_str(&mut self, _: &str) -> std::fmt::Result {
-            Ok(())
-        }
-    }
-    write!(Nowhere, "{error}").expect("a text");
 }

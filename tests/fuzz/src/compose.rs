@@ -207,12 +207,12 @@ pub fn encoded(item: Item<'_>) -> Vec<u8> {
 }
 
 /// The next step: what, and how much of it.
-fn next(steps: &mut Iter<'_, u8>) -> Option<(u8, usize)> {
+pub(crate) fn next(steps: &mut Iter<'_, u8>) -> Option<(u8, usize)> {
     steps.next().map(|step| (step & 15, usize::from(step >> 4)))
 }
 
 /// So many bytes as they are, or as many as there are.
-fn raw<'a>(steps: &mut Iter<'a, u8>, count: usize) -> &'a [u8] {
+pub(crate) fn raw<'a>(steps: &mut Iter<'a, u8>, count: usize) -> &'a [u8] {
     let left = steps.as_slice();
     let (raw, rest) = left.split_at(count.min(left.len()));
     *steps = rest.iter();
@@ -220,7 +220,7 @@ fn raw<'a>(steps: &mut Iter<'a, u8>, count: usize) -> &'a [u8] {
 }
 
 /// The next bytes of a state.
-fn take<'a>(state: &'a [u8], sent: &mut usize, count: usize) -> &'a [u8] {
+pub(crate) fn take<'a>(state: &'a [u8], sent: &mut usize, count: usize) -> &'a [u8] {
     let left = &state[*sent..];
     let piece = &left[..count.min(left.len())];
     *sent += piece.len();
@@ -228,7 +228,7 @@ fn take<'a>(state: &'a [u8], sent: &mut usize, count: usize) -> &'a [u8] {
 }
 
 /// Changes one of the last bytes.
-fn flip(made: &mut [u8], back: usize, steps: &mut Iter<'_, u8>) {
+pub(crate) fn flip(made: &mut [u8], back: usize, steps: &mut Iter<'_, u8>) {
     let mask = raw(steps, 2);
     if let [far, mask] = *mask
         && let Some(at) = made.len().checked_sub(1 + back + 16 * usize::from(far))

@@ -6,9 +6,12 @@
 //! Deliberately absent: chance. The same bytes do the same, so that a finding can be played again.
 
 pub mod chance;
+pub mod channels;
 pub mod compose;
 pub mod device;
 pub mod link;
+pub mod machine;
 pub mod memory;
 pub mod receiving;
 pub mod seeds;
+pub mod text;

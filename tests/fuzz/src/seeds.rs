@@ -5,11 +5,12 @@
 
 use std::path::Path;
 
-use vfio_migration_core::stream::record::Tag;
+use vfio_migration_core::stream::record::{Tag, encode};
 use vfio_migration_host::transfer::Save;
 use vfio_migration_tests::golden::{
-    BEGIN_HEADER, BIGPRE_END_HEAD, BIGPRE_PART1_HEAD, CONTINUE_HEADER, IOMMUFD_END, MULTIFD_END,
-    MULTIFD_FULL, ONE_END_SECTION, PARTS_THEN_EMPTY_END, PAUSED_END, PAUSED_FULL, PRECOPY_END, PRECOPY_FULL,
+    BEGIN_HEADER, BIGPRE_END_HEAD, BIGPRE_PART1_HEAD, CONFIG_BODY, CONTINUE_HEADER, IOMMUFD_END,
+    MULTIFD_CHANNEL1_BEGIN, MULTIFD_CHANNEL1_END, MULTIFD_CHANNEL2_STATE, MULTIFD_END, MULTIFD_FULL,
+    ONE_END_SECTION, PARTS_THEN_EMPTY_END, PAUSED_END, PAUSED_FULL, PRECOPY, PRECOPY_END, PRECOPY_FULL,
     PRECOPY_PART1, PRECOPY_PART2, PRECOPY_START, SWITCHACK_END, SWITCHACK_PART1,
 };
 use vfio_migration_tests::schedule::setting::{end_alone, part_end, start_end_full};
@@ -112,6 +113,79 @@ pub fn description() -> Vec<Vec<u8>> {
     let of_qemu = join(&[0, 0], &ONE_END_SECTION[4328..]);
     let newer = join(&[1, 3], br#"{"page_size":4096,"vfio-migration":{"format":2,"more":[{"a":null}]}"#);
     of_ours.chain([of_qemu, newer]).collect()
+}
+
+/// For the target `pci_config`: the body of QEMU with and without its device's layout, and whole ones of every kind.
+#[must_use]
+pub fn pci_config() -> Vec<Vec<u8>> {
+    let body = &PRECOPY_FULL[BEGIN_HEADER + 8..][..CONFIG_BODY + 8];
+    let mut seeds = vec![join(&[0, 0, 0, 255], body), join(&[0, 0, 0, 6], &body[..260])];
+    for how in [6, 7, 2] {
+        seeds.push(join(&[how, 0, 0, 99], &[]));
+        seeds.push(join(&[how, 0, 9, 3], &[0, 0x44, 4, 1, 0, 0, 0]));
+        seeds.push(join(&[how | 0xf8, 8, 0, 255], &[1, 4, 8, 0, 0, 0, 1, 0, 0, 0, 1]));
+    }
+    let display = [
+        &[1, 20, 67][..],
+        b"\x05\x19VFIOPCIDevice/VFIODisplay\0\0\0\x01",
+        &[0; 28],
+        &encode(Tag::EndOfState),
+    ];
+    seeds.push(join(&[7, 0, 0, 5], &display.concat()));
+    seeds
+}
+
+/// For the target `packet`: heads of QEMU, alone and one behind the other, and messages.
+#[must_use]
+pub fn packet() -> Vec<Vec<u8>> {
+    let messages: [&[u8]; 3] =
+        [b"\0\x07\0\0", b"\0\x02\0\x04\0\0\0\x01\0\x07\0\0", b"\0\x03\0\x02ab\0\x01\0\x04\0\0\0\0"];
+    let channels = [&MULTIFD_CHANNEL1_BEGIN[..64], &MULTIFD_CHANNEL1_BEGIN[64..], MULTIFD_CHANNEL2_STATE];
+    let config = &MULTIFD_CHANNEL1_END[..400];
+    channels.into_iter().chain([config]).chain(messages).map(<[u8]>::to_vec).collect()
+}
+
+/// For the target `multifd`: the packets of QEMU, and steps that make such, in order and not.
+#[must_use]
+pub fn multifd() -> Vec<Vec<u8>> {
+    let line = |bytes: &[u8]| [&u16::try_from(bytes.len()).expect("short").to_be_bytes()[..], bytes].concat();
+    let (config, state) = (&MULTIFD_CHANNEL1_END[..4420], &MULTIFD_CHANNEL2_STATE[..324]);
+    let mut seeds = vec![
+        join(&[0x36, 1, 0, 36], &[line(config), line(state)].concat()),
+        join(&[0x36, 0, 0, 36], &line(&[state, config].concat())),
+        join(&[0x16, 4, 40, 36], &line(state)),
+    ];
+    for steps in [
+        &[0x00, 0x10, 0x01, 255, 0x12][..],
+        &[0x03, 0x13, 0x20, 0x14, 0x04, 0x22],
+        &[0x07, 0x0d, 0x01, 40, 0x02],
+    ] {
+        seeds.push(join(&[0x17, 0x02, 0, 20], steps));
+        seeds.push(join(&[0x07, 0x0e, 16, 40], steps));
+        seeds.push(join(&[0x1f, 0x1c, 255, 20], steps));
+    }
+    seeds
+}
+
+/// For the target `walk`: the front of a machine's stream of QEMU, streams of ours, and steps that make such.
+#[must_use]
+pub fn walk() -> Vec<Vec<u8>> {
+    let mut seeds = vec![
+        join(&[0, 0], &PRECOPY[..400]),
+        join(&[2, 0], ONE_END_SECTION),
+        join(&[0, 9], PARTS_THEN_EMPTY_END),
+        join(&[2, 0], &saved(2, true)),
+    ];
+    for steps in [
+        &[0x40, 0x04, 0x00, 0x35, 0x41, 1, 2, 3, 4, 0x09, 0xb9, 0x07, 0x02, 0x38, 7, 7, 7, 0x03][..],
+        &[0x04, 0x16, 0x25, 0x07],
+        &[0x00, 0x02, 0x03, 0x28, 1, 2, 0x48, 1, 2, 3, 4],
+    ] {
+        for how in [1, 3, 5, 7] {
+            seeds.push(join(&[how, 0], steps));
+        }
+    }
+    seeds
 }
 
 /// A stream that our own code wrote of simulated devices.
