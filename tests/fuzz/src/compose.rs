@@ -43,24 +43,31 @@ pub fn payloads(steps: &[u8], rest: usize) -> Vec<u8> {
 pub struct Stream<'s> {
     /// The states of its devices.
     states: &'s [Vec<u8>],
+    /// The bodies of their CONFIG records, each empty where the device is no PCI function.
+    configs: &'s [Vec<u8>],
     /// What there is of it.
     bytes: Vec<u8>,
     /// How much of each state was sent.
     sent: Vec<usize>,
     /// How many bytes of data each device's sections have.
     data: Vec<usize>,
+    /// The kind of each device's last section.
+    last: Vec<Option<Kind>>,
     /// Whether it is what a source would write, so far.
     honest: bool,
 }
 
-/// A stream for the devices with these states, and whether it holds them, in no other order and without a mistake.
+/// A stream for the devices with these states and configurations, and whether it holds them, in no other order and
+/// without a mistake.
 #[must_use]
-pub fn stream(steps: &[u8], states: &[Vec<u8>]) -> (Vec<u8>, bool) {
+pub fn stream(steps: &[u8], states: &[Vec<u8>], configs: &[Vec<u8>]) -> (Vec<u8>, bool) {
     let mut stream = Stream {
         states,
+        configs,
         bytes: [&PREAMBLE[..], &encoded(Item::Configuration { name_length: 0 })].concat(),
         sent: vec![0; states.len()],
         data: vec![0; states.len()],
+        last: vec![None; states.len()],
         honest: true,
     };
     let mut steps = steps.iter();
@@ -68,7 +75,8 @@ pub fn stream(steps: &[u8], states: &[Vec<u8>]) -> (Vec<u8>, bool) {
         stream.step(step, high, &mut steps);
     }
     stream.bytes.extend(encoded(Item::EndOfStream));
-    let honest = stream.honest && stream.sent.iter().zip(states).all(|(sent, state)| *sent == state.len());
+    let all_sent = stream.sent.iter().zip(states).all(|(sent, state)| *sent == state.len());
+    let honest = stream.honest && all_sent && stream.last.iter().all(|last| last.is_some_and(Kind::is_end));
     (sealed(&stream.bytes, stream.description().as_bytes()), honest)
 }
 
@@ -120,6 +128,10 @@ impl Stream<'_> {
             }
             4 => self.section(device, Kind::Full, &END, 0),
             5 => self.section(device, Continues::Part.into(), &END, 0),
+            6 if !self.configs[device].is_empty() => {
+                let config = [&CONFIG[..], &self.configs[device], &END].concat();
+                self.section(device, Kind::Full, &config, 0);
+            }
             12 => (0..self.states.len()).for_each(|device| self.start(device)),
             _ => {
                 self.honest = false;
@@ -166,6 +178,24 @@ impl Stream<'_> {
         };
         self.bytes.extend([&encoded(item)[..], payload, &section::footer(id)].concat());
         self.data[device] += data;
+        self.honest &= self.may_follow(device, kind);
+        self.last[device] = Some(kind);
+    }
+
+    /// Whether a device's section may stand here: all START sections, in the devices' order, then PARTs up to an END, and
+    /// FULLs behind it.
+    fn may_follow(&self, device: usize, kind: Kind) -> bool {
+        let last = self.last[device];
+        match kind {
+            Kind::Start => {
+                let (before, behind) = self.last.split_at(device);
+                before.iter().all(|last| *last == Some(Kind::Start)) && behind.iter().all(Option::is_none)
+            }
+            Kind::Continue(_) => {
+                self.last.iter().all(Option::is_some) && last.is_some_and(|last| !last.is_end())
+            }
+            Kind::Full => last.is_some_and(Kind::is_end),
+        }
     }
 
     fn description(&self) -> String {
@@ -182,11 +212,18 @@ impl Stream<'_> {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Start,
     Full,
     Continue(Continues),
+}
+
+impl Kind {
+    /// Whether a device's data are over behind it.
+    fn is_end(self) -> bool {
+        matches!(self, Self::Full | Self::Continue(Continues::End))
+    }
 }
 
 impl From<Continues> for Kind {

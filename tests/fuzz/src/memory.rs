@@ -23,21 +23,33 @@ pub fn within<T>(bound: usize, work: impl FnOnce() -> T) -> T {
 /// The system's allocator, and a count of what it has given out.
 struct Counting;
 
-// SAFETY: each call is handed on to the system's allocator as it is, whose guarantees are therefore these.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps the rules of `GlobalAlloc::alloc`, which are the system's.
-        let memory = unsafe { System.alloc(layout) };
+impl Counting {
+    fn count(&self, memory: *mut u8, size: usize) -> *mut u8 {
         if !memory.is_null() {
-            let live = LIVE.fetch_add(layout.size(), Relaxed) + layout.size();
+            let live = LIVE.fetch_add(size, Relaxed) + size;
             PEAK.fetch_max(live, Relaxed);
         }
         memory
     }
+}
+
+// SAFETY: each call is handed on to the system's allocator as it is, whose guarantees are therefore these. What is not
+// written out here is made of the two by `GlobalAlloc`.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps the rules of `GlobalAlloc::alloc`, which are the system's.
+        self.count(unsafe { System.alloc(layout) }, layout.size())
+    }
+
+    /// Not left to `alloc`: large memory comes zeroed from the kernel, and is often not used.
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps the rules of `GlobalAlloc::alloc_zeroed`, which are the system's.
+        self.count(unsafe { System.alloc_zeroed(layout) }, layout.size())
+    }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller keeps the rules of `GlobalAlloc::dealloc`, and `memory` came from the system's `alloc`.
+        // SAFETY: the caller keeps the rules of `GlobalAlloc::dealloc`, and `memory` came from the system.
         unsafe { System.dealloc(memory, layout) };
     }
 }
