@@ -138,6 +138,11 @@ impl<T: Transport> Walker<T> {
         self.phase
     }
 
+    /// The size of a page of the machine, in bytes.
+    pub const fn page_size(&self) -> u64 {
+        self.ram.page_size
+    }
+
     /// The section that the walk is in, and what of it was read: where an error ended the walk, what came before it.
     pub fn under_way(&self) -> Option<(&Section, Contents)> {
         self.is_inside.then_some((&self.section, self.contents))
@@ -198,7 +203,8 @@ impl<T: Transport> Walker<T> {
                     self.phase = self.phase.max(Phase::StopCopy);
                 }
                 self.place = Place::Item;
-                Ok(Event::Command { offset, command, length: self.reader.offset() - offset })
+                let (length, phase) = (self.reader.offset() - offset, self.phase);
+                Ok(Event::Command { offset, command, length, phase })
             }
             Item::EndOfStream => {
                 (self.phase, self.place) = (Phase::End, Place::Description);
@@ -281,6 +287,7 @@ impl<T: Transport> Walker<T> {
         let (tag, record) = (step.tag, step.record);
         if let Contents::Vfio(found) = &mut self.contents {
             found.data_bytes += step.data;
+            found.records += u64::from(record.is_some());
             found.data_records += u64::from(record.is_some_and(|record| record.tag == Tag::Data));
             found.terminator = payload.terminator();
         }

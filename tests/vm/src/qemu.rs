@@ -27,11 +27,24 @@ pub(crate) struct Qemu {
 impl Qemu {
     /// Lets a QEMU with the card load a file, run its machine and end.
     pub(crate) fn load(card: &Card, path: &str) -> Result<()> {
+        Self::load_and(card, path, |_| Ok(()))
+    }
+
+    /// Lets a QEMU with the card load a file, run its machine, do what `work` wants of it, and end.
+    pub(crate) fn load_and(
+        card: &Card,
+        path: &str,
+        work: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
         let _ = fs::remove_file(SOCKET);
         let mut child = tool::start(command(card).stdin(Stdio::null()).stdout(Stdio::null()))?;
         let mut errors = child.stderr.take().context("it is piped")?;
         let mut qemu = Self { child, control: None };
-        let loaded = qemu.connect().and_then(|()| qemu.load_and_quit(path));
+        let loaded = qemu.connect().and_then(|()| {
+            qemu.load_and_run(path)?;
+            work(&mut qemu)?;
+            qemu.quit()
+        });
         drop(qemu);
         let mut said = String::new();
         errors.read_to_string(&mut said)?;
@@ -54,18 +67,26 @@ impl Qemu {
         self.control.as_mut().context("not connected")
     }
 
-    fn load_and_quit(&mut self, path: &str) -> Result<()> {
+    fn load_and_run(&mut self, path: &str) -> Result<()> {
         self.execute("migrate-incoming", json!({"uri": format!("file:{path}")}))?;
-        wait_until("QEMU has loaded the stream", || {
+        self.wait_until_migrated("QEMU has loaded the stream")?;
+        wait_until("QEMU's machine runs", || {
+            Ok(self.execute("query-status", json!({}))?["status"] == "running")
+        })
+    }
+
+    /// Waits for the end of a migration into this QEMU or out of it.
+    pub(crate) fn wait_until_migrated(&mut self, what: &str) -> Result<()> {
+        wait_until(what, || {
             let migration = self.execute("query-migrate", json!({}))?;
             match migration["status"].as_str() {
                 Some("failed") => bail!("QEMU refused the stream: {migration}"),
                 status => Ok(status == Some("completed")),
             }
-        })?;
-        wait_until("QEMU's machine runs", || {
-            Ok(self.execute("query-status", json!({}))?["status"] == "running")
-        })?;
+        })
+    }
+
+    fn quit(&mut self) -> Result<()> {
         self.execute("quit", json!({}))?;
         let status = self.child.wait()?;
         ensure!(status.success(), "QEMU's end: {status}");
@@ -73,7 +94,7 @@ impl Qemu {
     }
 
     /// Sends a command and returns its answer; events in between are passed over.
-    fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
+    pub(crate) fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
         let control = self.control()?;
         writeln!(control.get_mut(), "{}", json!({"execute": command, "arguments": arguments}))?;
         loop {
@@ -105,6 +126,7 @@ fn command(card: &Card) -> Command {
     let mut command = Command::new("/bin/qemu-system-x86_64");
     command.args(MACHINE).env("LD_LIBRARY_PATH", "/lib");
     command.arg("-qmp").arg(format!("unix:{SOCKET},server=on,wait=off"));
+    command.arg("-qtest").arg(format!("unix:{TEST_SOCKET},server=on,wait=off")).args(["-qtest-log", "none"]);
     let path = match card.set() {
         // The stock driver says that it can log DMA and then cannot report it.
         Set::Stock => "x-device-dirty-page-tracking=off",
@@ -120,6 +142,9 @@ fn command(card: &Card) -> Command {
 }
 
 const SOCKET: &str = "/tmp/qmp";
+
+/// Through this one does what a guest does.
+pub(crate) const TEST_SOCKET: &str = "/tmp/qtest";
 
 /// A small machine, paused until a stream comes; `pc` puts the card where its name says.
 const MACHINE: [&str; 14] = [

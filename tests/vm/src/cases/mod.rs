@@ -18,6 +18,7 @@ mod moving;
 mod refusal;
 mod rounds;
 mod testdev;
+mod testdev_pci;
 mod together;
 mod transfer;
 
@@ -44,6 +45,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         rounds::CASES,
         bench::CASES,
         &testdev::cases(),
+        testdev_pci::CASES,
         large::CASES,
         injected::CASES,
         &conform::cases(),
