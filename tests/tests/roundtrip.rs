@@ -1,4 +1,5 @@
-//! Whatever is encoded decodes to itself, and what is cut is never a value: records, items, footers, descriptions.
+//! Whatever is encoded decodes to itself, and what is cut is never a value: records, items, footers, descriptions, and
+//! the messages of the return path.
 //!
 //! The golden bytes of the same are in `records.rs`, `sections.rs` and `file.rs`; here are values that nobody has
 //! written yet. Those of multifd and of the configuration have files of their own.
@@ -9,6 +10,7 @@ use proptest::prelude::*;
 use vfio_migration_core::session::Code;
 use vfio_migration_core::session::drive::Transport;
 use vfio_migration_core::stream::record::{self, Decoder, Tag, Terminator, WORD, Wanted, Word};
+use vfio_migration_core::stream::return_path::{self, Kind, MESSAGE_MAX, Message};
 use vfio_migration_core::stream::section::{
     Begins, Continues, Error, ITEM_MAX, Item, PREAMBLE, decode_footer, decode_preamble, footer,
 };
@@ -118,8 +120,29 @@ fn item((which, id, instance, version): Parts, name: &[u8]) -> Item<'_> {
         3 => Item::Continue { kind: Continues::End, id },
         4 => Item::Configuration { name_length: id },
         5 => Item::Description { length: id },
+        6 => Item::Command { command: low(instance), length: low(version) },
+        7 => Item::Subsection { name, version },
         _ => Item::EndOfStream,
     }
+}
+
+fn low(number: u32) -> u16 {
+    let [_, _, high, low] = number.to_be_bytes();
+    u16::from_be_bytes([high, low])
+}
+
+/// Messages of every kind, those of no other length with theirs.
+fn messages() -> impl Strategy<Value = Message> {
+    let other = |kind, length| Message::Other { kind, length };
+    prop_oneof![
+        any::<u32>().prop_map(|value| Message::Shut { value }),
+        any::<u32>().prop_map(|value| Message::Pong { value }),
+        Just(Message::SwitchoverAck),
+        Just(other(Kind::ReqPages, 12)),
+        Just(other(Kind::ResumeAck, 4)),
+        any::<u16>().prop_map(move |length| other(Kind::ReqPagesId, length)),
+        any::<u16>().prop_map(move |length| other(Kind::RecvBitmap, length)),
+    ]
 }
 
 fn descriptions() -> impl Strategy<Value = Description> {
@@ -212,7 +235,7 @@ proptest! {
 
     #[test]
     fn any_item_is_encoded_to_what_decodes_to_it_and_wants_more_where_it_is_cut(
-        parts in (0..7_u8, any::<u32>(), any::<u32>(), any::<u32>()),
+        parts in (0..9_u8, any::<u32>(), any::<u32>(), any::<u32>()),
         name in prop::collection::vec(any::<u8>(), 0..=255),
         behind in prop::collection::vec(any::<u8>(), 0..20),
     ) {
@@ -223,6 +246,23 @@ proptest! {
         prop_assert_eq!(Item::decode(&bytes), Ok((item, length)));
         for cut in 0..length {
             let Err(Error::Short { wanted }) = Item::decode(&bytes[..cut]) else { panic!("{item:?} at {cut}") };
+            prop_assert!(cut < wanted && wanted <= length, "{wanted} bytes at {cut}");
+        }
+    }
+
+    #[test]
+    fn any_message_is_encoded_to_what_decodes_to_it_and_wants_more_where_it_is_cut(
+        message in messages(),
+        behind in prop::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let mut out = [0xa5; MESSAGE_MAX];
+        let length = message.encode(&mut out).unwrap();
+        let bytes = [&out[..length], &behind].concat();
+        prop_assert_eq!(Message::decode(&bytes), Ok((message, length)));
+        for cut in 0..length {
+            let Err(return_path::Error::Short { wanted }) = Message::decode(&bytes[..cut]) else {
+                panic!("{message:?} at {cut}")
+            };
             prop_assert!(cut < wanted && wanted <= length, "{wanted} bytes at {cut}");
         }
     }

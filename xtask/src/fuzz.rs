@@ -272,6 +272,7 @@ const TARGETS: &[Target] = &[
     Target { name: "packet", longest: 3000 },
     Target { name: "multifd", longest: 5000 },
     Target { name: "walk", longest: 5000 },
+    Target { name: "extract", longest: 5000 },
 ];
 
 /// An input that takes ten seconds hangs, and one that takes a gigabyte is a finding too.

@@ -27,7 +27,7 @@ fuzz_target!(init: seeds::write(seeds::multifd), |input: &[u8]| {
     let channels = usize::from(counts & 3) + 1;
     let made = match how & 1 {
         0 => Made { lines: as_they_are(bytes, channels), honest: None },
-        _ => made(bytes, channels, make.rest),
+        _ => made(bytes, channels, make.rest, &setting::CONFIG_BODY),
     };
     let config = if how & 32 > 0 { CONFIG_BODY } else { setting::CONFIG_BODY.len() };
     play(make, made, usize::from(counts >> 2) % 9, slot.into(), config, &chance);

@@ -9,10 +9,10 @@ use vfio_migration_core::stream::multifd::{
 };
 use vfio_migration_tests::channels::Line;
 use vfio_migration_tests::payload::{CONFIG, END, content, data};
-use vfio_migration_tests::schedule::setting::CONFIG_BODY;
 
 use crate::chance::{Chance, Turn};
 use crate::compose::{flip, next, raw, take};
+use crate::machine::DEVICE;
 
 /// Channels, and what they hold if nobody has damaged them.
 #[derive(Debug)]
@@ -23,9 +23,10 @@ pub struct Made {
     pub honest: Option<Vec<u8>>,
 }
 
-/// Channels with a model device's state of `rest` bytes, or something like it, spread over so many.
+/// Channels with a model device's state of `rest` bytes and this body of its configuration, or something like it, spread
+/// over so many.
 #[must_use]
-pub fn made(steps: &[u8], channels: usize, rest: usize) -> Made {
+pub fn made(steps: &[u8], channels: usize, rest: usize, config: &[u8]) -> Made {
     let state = content(rest);
     let (mut lines, mut sent) = (vec![Line::default(); channels], 0);
     let (mut index, mut ended, mut honest) = (0, false, true);
@@ -47,8 +48,8 @@ pub fn made(steps: &[u8], channels: usize, rest: usize) -> Made {
                 if step == 3 { held.push(packet) } else { line.extend(packet) }
             }
             2 if !ended => {
-                payload.extend([&CONFIG[..], &CONFIG_BODY, &END].concat());
-                line.extend(packet(index, Content::Config, &[&CONFIG_BODY[..], &END].concat()));
+                payload.extend([&CONFIG[..], config, &END].concat());
+                line.extend(packet(index, Content::Config, &[config, &END].concat()));
                 ended = true;
             }
             4 => line.extend(held.pop().unwrap_or_default()),
@@ -89,7 +90,7 @@ pub fn as_they_are(mut bytes: &[u8], channels: usize) -> Vec<Line> {
 fn packet(index: u32, content: Content, bytes: &[u8]) -> Vec<u8> {
     let content = if bytes.len() < END.len() { Content::Data } else { content };
     let length = u32::try_from(bytes.len()).expect("few bytes");
-    let state = DeviceState { name: b"nic/vfio", instance: 0, piece: Piece { index, content, length } };
+    let state = DeviceState { name: DEVICE.as_bytes(), instance: 0, piece: Piece { index, content, length } };
     [&encoded(&Packet::DeviceState(state))[..], bytes].concat()
 }
 

@@ -8,6 +8,9 @@ use vfio_migration_tests::payload::{CONFIG, END, SETUP, data};
 
 use crate::compose::{encoded, flip, next, raw};
 
+/// The name of the VFIO device's sections.
+pub const DEVICE: &str = "0000:00:02.0/vfio";
+
 /// A machine's stream, and whether nothing is wrong with it. Without `ends` it has neither end byte nor description.
 #[must_use]
 pub fn made(steps: &[u8], ends: bool) -> (Vec<u8>, bool) {
@@ -52,12 +55,10 @@ impl Machine {
     fn step(&mut self, step: u8, high: usize, steps: &mut std::slice::Iter<'_, u8>) {
         match step {
             0 => self.start(VFIO, DEVICE, &[SETUP, END].concat()),
-            1 => self.go_on(VFIO, Continues::Part, &[&data(raw(steps, high))[..], &END].concat()),
-            2 => self.go_on(VFIO, Continues::End, &[&data(raw(steps, high))[..], &END].concat()),
+            1 => self.go_on(VFIO, Continues::Part, &records(raw(steps, high))),
+            2 => self.go_on(VFIO, Continues::End, &records(raw(steps, high))),
             3 => {
-                let mut body = vec![0; 4 + 256 + 16];
-                body[3] = 2;
-                let payload = [&CONFIG[..], &body, &END].concat();
+                let payload = [&CONFIG[..], &config(), &END].concat();
                 self.full(VFIO, DEVICE, &payload, payload.len());
             }
             4 => {
@@ -138,9 +139,22 @@ impl Machine {
     }
 }
 
+/// The body of a CONFIG record with 256 bytes of configuration space and no interrupt.
+#[must_use]
+pub fn config() -> Vec<u8> {
+    let mut body = vec![0; 4 + 256 + 16];
+    body[3] = 2;
+    body
+}
+
+/// DATA with these bytes, unless there are none, and END_OF_STATE.
+fn records(bytes: &[u8]) -> Vec<u8> {
+    if bytes.is_empty() { END.to_vec() } else { [&data(bytes)[..], &END].concat() }
+}
+
 const MEMORY: u32 = 2;
 const VFIO: u32 = 38;
-const DEVICE: &str = "0000:00:02.0/vfio";
+
 /// The size of the only block of memory, in bytes.
 const BLOCK: u64 = 1 << 20;
 /// The end of a section of memory.

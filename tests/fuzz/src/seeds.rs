@@ -191,6 +191,24 @@ pub fn walk() -> Vec<Vec<u8>> {
     seeds
 }
 
+/// For the target `extract`: streams of ours, and steps that make a machine's, with and without channels.
+#[must_use]
+pub fn extract() -> Vec<Vec<u8>> {
+    let front =
+        |bytes: &[u8]| [&u16::try_from(bytes.len()).expect("short").to_be_bytes()[..], bytes].concat();
+    let mut seeds =
+        vec![join(&[0, 0, 0], &front(&saved(1, true))), join(&[0, 0, 0], &front(ONE_END_SECTION))];
+    let data = [0x40, 0x04, 0x00, 0x35, 0x41, 1, 2, 3, 4, 0xb9, 0x07, 0x22, 7, 7, 0x38, 7, 7, 7, 0x03];
+    let elsewhere = [0x04, 0x00, 0x21, 1, 2, 0x07, 0x02];
+    seeds.push(join(&[1, 0, 0], &front(&data)));
+    for steps in [&[0x00, 0x10, 0x02][..], &[0x03, 0x10, 0x04, 0x07, 0x12], &[0x00, 0x05, 0x12]] {
+        seeds.push(join(&[7, 1, 20], &[&front(&elsewhere)[..], steps].concat()));
+        seeds.push(join(&[3, 1, 20], &[&front(&elsewhere)[..], steps].concat()));
+        seeds.push(join(&[14, 2, 30], &[&[0, 0], steps].concat()));
+    }
+    seeds
+}
+
 /// A stream that our own code wrote of simulated devices.
 fn saved(devices: usize, pre_copy: bool) -> Vec<u8> {
     let configs = vec!["size=40,seed=9,initial=34,dirty=8,dirty-for=2"; devices];
