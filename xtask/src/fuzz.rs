@@ -52,8 +52,6 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
     }
     let seconds = if options.long { LONG } else { options.seconds };
     let rows = run_all(&place, all, seconds)?;
-    println!("\n{:<14} {:<8} {:>12} {:>9} {:>8}", "target", "result", "executions", "coverage", "seconds");
-    rows.iter().for_each(Row::print);
     let executions: u64 = rows.iter().map(|row| row.executions).sum();
     let seconds: f64 = rows.iter().map(|row| row.seconds).sum();
     println!("{executions} executions in {seconds:.0} seconds of all targets together");
@@ -115,26 +113,25 @@ impl Row {
     }
 }
 
-/// Runs the targets, as many at a time as there are processors, and returns what came of them in their order.
+/// Runs the targets, as many at a time as there are processors; prints and returns what came of each once it is there.
 fn run_all(place: &Place, targets: Vec<&Target>, seconds: u64) -> Result<Vec<Row>> {
     let at_once = thread::available_parallelism().map_or(1, usize::from).min(targets.len());
     println!("{} targets run for {seconds} seconds each, {at_once} at a time", targets.len());
-    let waiting: Mutex<VecDeque<_>> = Mutex::new(targets.into_iter().enumerate().collect());
+    println!("\n{:<14} {:<8} {:>12} {:>9} {:>8}", "target", "result", "executions", "coverage", "seconds");
+    let waiting: Mutex<VecDeque<_>> = Mutex::new(targets.into());
     let next = || waiting.lock().ok().and_then(|mut waiting| waiting.pop_front());
     let (done, rows) = mpsc::channel();
     thread::scope(|scope| {
         for done in vec![done; at_once] {
             scope.spawn(move || {
-                while let Some((number, target)) = next() {
+                while let Some(target) = next() {
                     // Nobody waits for it any more where another target could not be run.
-                    let _ = done.send((number, fuzz(place, target, seconds)));
+                    let _ = done.send(fuzz(place, target, seconds));
                 }
             });
         }
-    });
-    let mut rows: Vec<_> = rows.into_iter().collect();
-    rows.sort_by_key(|&(number, _)| number);
-    rows.into_iter().map(|(_, row)| row).collect()
+        rows.into_iter().map(|row| row.inspect(Row::print)).collect()
+    })
 }
 
 /// Runs one target for its time, on the corpus that earlier runs have left.
