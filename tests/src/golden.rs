@@ -46,14 +46,14 @@ pub const MIGTEST_4096_FULL: &[u8] = include_bytes!("../golden/qemu-10-migtest-4
 pub const PRECOPY: &[u8] = include_bytes!("../golden/qemu-10-precopy.bin");
 /// A whole machine's stream, the main channel of one with multifd.
 pub const MULTIFD: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel0.bin");
+/// One of its other channels: memory, and the device's configuration.
+pub const MULTIFD_CHANNEL1: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel1.bin");
+/// One of its other channels: memory, and the device's data.
+pub const MULTIFD_CHANNEL2: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel2.bin");
 /// A whole stream that QEMU loads, with all data in the END section.
 pub const ONE_END_SECTION: &[u8] = include_bytes!("../golden/one-end-section.bin");
 /// A whole stream that QEMU loads, with the data in three PART sections.
 pub const PARTS_THEN_EMPTY_END: &[u8] = include_bytes!("../golden/parts-then-empty-end.bin");
-/// Its first channel: memory, and the device's configuration.
-pub const MULTIFD_CHANNEL1: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel1.bin");
-/// Its second channel: memory, and the device's stop-copy data.
-pub const MULTIFD_CHANNEL2: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel2.bin");
 /// An mtty device's state.
 pub const MTTY_STATE: &[u8] = include_bytes!("../golden/mtty-state.bin");
 /// `vfio_mig_get_next_state` of the kernel, for every input.
