@@ -101,6 +101,14 @@ pub(crate) fn target() -> Result<PathBuf> {
     Ok(workspace()?.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into())))
 }
 
+/// The project's folder in the user's cache.
+pub(crate) fn cache() -> Result<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || Some(Path::new(&std::env::var_os("HOME")?).join(".cache"));
+    let base = cache.or_else(home).context("neither XDG_CACHE_HOME nor HOME is set")?;
+    Ok(base.join("vfio-migration"))
+}
+
 /// The cargo that started us.
 pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))

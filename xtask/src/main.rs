@@ -4,6 +4,7 @@
 
 mod bench;
 mod command;
+mod fuzz;
 mod panic_free;
 mod test;
 mod vm;
@@ -26,6 +27,8 @@ enum Task {
     Test(test::Options),
     /// Prove that no exported path of core can panic
     PanicFree,
+    /// Give hostile bytes to every decoder and to whole sessions
+    Fuzz(fuzz::Options),
     /// Boot a Linux kernel with a migratable device under QEMU and test there
     Vm(vm::Options),
     /// Measure what core's path costs, beside a bare loop of read and write
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Test(options) => test::run(&options),
         Task::PanicFree => panic_free::run().map(|()| true),
+        Task::Fuzz(options) => fuzz::run(&options).map(|tally| tally.all_passed()),
         Task::Bench(options) => bench::run(&options).map(|()| true),
         Task::Vm(options) => vm::run(&options).map(|tally| tally.all_passed()),
     };

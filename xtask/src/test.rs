@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{self, Tally, cargo, workspace};
-use crate::{panic_free, vm};
+use crate::{fuzz, panic_free, vm};
 
 /// Options of the task.
 #[derive(clap::Args)]
@@ -19,6 +19,9 @@ pub(crate) struct Options {
     /// Leave the virtual machine out
     #[arg(long)]
     skip_vm: bool,
+    /// Leave the fuzz targets out
+    #[arg(long)]
+    skip_fuzz: bool,
 }
 
 /// Runs all steps, prints their table and the sum of their tests; true when nothing failed.
@@ -40,6 +43,8 @@ fn steps(options: &Options) -> Vec<Step> {
         ("lints", Box::new(|| check(CLIPPY))),
         ("format, proof", Box::new(|| check(PROOF_FORMAT))),
         ("lints, proof", Box::new(proof_lints)),
+        ("format, fuzzing", Box::new(|| check(FUZZ_FORMAT))),
+        ("lints, fuzzing", Box::new(fuzz_lints)),
         (
             "tests",
             Box::new(|| tests(&["test", "--workspace", "--all-features", "--all-targets", "--no-fail-fast"])),
@@ -51,6 +56,9 @@ fn steps(options: &Options) -> Vec<Step> {
         ("no panic", Box::new(|| panic_free::run().map(|()| PASSED))),
         ("documentation", Box::new(|| check(&["doc", "--workspace", "--all-features", "--no-deps"]))),
     ];
+    if !options.skip_fuzz {
+        steps.push(("fuzzing", Box::new(|| fuzz::run(&fuzz::Options::default()))));
+    }
     if !options.skip_vm {
         steps.push(("virtual machine", Box::new(|| vm::run(&vm::Options::default()))));
     }
@@ -100,6 +108,13 @@ fn proof_lints() -> Result<Tally> {
     check(&[PROOF_CLIPPY, &["--target-dir", folder, "--", "-D", "warnings"]].concat())
 }
 
+/// Lints the fuzz targets, without the fuzzer itself.
+fn fuzz_lints() -> Result<Tally> {
+    let folder = fuzz::folder()?.join("lints");
+    let folder = folder.to_str().context("the path of the target folder is not UTF-8")?;
+    check(&[FUZZ_CLIPPY, &["--target-dir", folder, "--", "-D", "warnings"]].concat())
+}
+
 /// Runs tests and adds up their `test result:` lines; a build that fails is an error.
 fn tests(arguments: &[&str]) -> Result<Tally> {
     let mut command = command_of(arguments)?;
@@ -129,7 +144,10 @@ const FAILED: Tally = Tally { passed: 0, failed: 1 };
 
 const CLIPPY: &[&str] = &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
 
-// The proof's crate is a workspace of its own.
+// The proof's crate and the fuzz targets are workspaces of their own.
 const PROOF_FORMAT: &[&str] = &["fmt", "--manifest-path", "tests/panic_free/Cargo.toml", "--", "--check"];
 const PROOF_CLIPPY: &[&str] =
     &["clippy", "--release", "--all-features", "--manifest-path", "tests/panic_free/Cargo.toml"];
+const FUZZ_FORMAT: &[&str] = &["fmt", "--manifest-path", "tests/fuzz/Cargo.toml", "--", "--check"];
+const FUZZ_CLIPPY: &[&str] =
+    &["clippy", "--no-default-features", "--all-targets", "--manifest-path", "tests/fuzz/Cargo.toml"];

@@ -24,10 +24,7 @@ pub(crate) type Make = fn(&Apt, &Path, &Path) -> Result<()>;
 impl Cache {
     /// Takes the cache, and waits for a run that has it. With `refresh` nothing in it is used again.
     pub(crate) fn new(refresh: bool) -> Result<Self> {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let home = || Some(Path::new(&std::env::var_os("HOME")?).join(".cache"));
-        let base = cache.or_else(home).context("neither XDG_CACHE_HOME nor HOME is set")?;
-        let root = base.join("vfio-migration/vm");
+        let root = command::cache()?.join("vm");
         let lock = lock(&root).with_context(|| format!("cannot lock {}", root.display()))?;
         Ok(Self { root, refresh, _lock: lock })
     }
