@@ -37,7 +37,7 @@ impl Interrupt {
     ///
     /// # Errors
     /// The kernel has no file descriptor left for a pipe.
-    pub(crate) fn below(parent: Option<Self>) -> io::Result<Self> {
+    pub fn below(parent: Option<Self>) -> io::Result<Self> {
         Ok(Self { parent: parent.map(Box::new), ..Self::new()? })
     }
 

@@ -13,7 +13,7 @@ use vfio_migration_core::device::uapi;
 use vfio_migration_core::session::Code;
 use vfio_migration_core::stream::pci_config::identity::{self, Difference};
 use vfio_migration_core::stream::pci_config::space::Space;
-use vfio_migration_core::stream::pci_config::{self, Body, Layout, msi};
+use vfio_migration_core::stream::pci_config::{self, Body, Layout, SpaceLength, msi};
 
 use crate::errno::{code, in_words};
 use crate::ioctl;
@@ -43,6 +43,9 @@ pub enum Refused {
     /// The device has none.
     #[error("the stream has the configuration of a PCI function, and this device is none")]
     NoFunction,
+    /// It stands where none can.
+    #[error("wanted DATA or the end of the payload, got CONFIG, which only a FULL section has")]
+    OutOfPlace,
     /// The bytes are none of this device's layout.
     #[error(
         "{error}; this device has {} bytes of configuration space and {} MSI-X vectors",
@@ -90,7 +93,7 @@ impl<'fd> Function<'fd> {
     /// # Errors
     /// [`Refused::Kernel`].
     pub fn layout(&self) -> Result<Layout, Refused> {
-        layout(&self.space()?, self.length)
+        Ok(Layout::of_device(&self.region()?))
     }
 
     /// The body of its CONFIG record, as far as the device knows it: nobody's interrupts are in it.
@@ -98,16 +101,22 @@ impl<'fd> Function<'fd> {
     /// # Errors
     /// [`Refused::Kernel`].
     pub fn body(&self) -> Result<Vec<u8>, Refused> {
-        let space = self.space()?;
-        Ok(body(&space, layout(&space, self.length)?))
+        Ok(body(&self.region()?))
     }
 
-    /// Checks that `saved` is of such a function, and sets what is a loader's to set.
+    /// Checks that `saved` is of such a function.
     ///
     /// # Errors
     /// [`Refused::Differs`] and [`Refused::Kernel`].
+    pub fn check(&self, saved: &Body<'_>) -> Result<(), Refused> {
+        check(saved, &self.region()?)
+    }
+
+    /// Sets what is a loader's to set of `saved`.
+    ///
+    /// # Errors
+    /// [`Refused::Kernel`].
     pub fn apply(&self, saved: &Body<'_>) -> Result<Applied, Refused> {
-        check(saved, &self.space()?)?;
         let applied = Applied::of(saved);
         let command = applied.command.to_le_bytes();
         let written = retry_on_intr(|| pwrite(self.device, &command, self.offset + COMMAND));
@@ -118,14 +127,13 @@ impl<'fd> Function<'fd> {
         }
     }
 
-    /// The configuration space; bytes that the region has not are 0.
-    fn space(&self) -> Result<Vec<u8>, Refused> {
-        let layout = Layout::new(self.length, 0).map_err(|_| not_read(Errno::OVERFLOW))?;
-        let mut space = vec![0; layout.space().bytes()];
-        let there = usize::try_from(self.length).unwrap_or(usize::MAX).min(space.len());
+    /// The configuration region, as far as it is configuration space.
+    fn region(&self) -> Result<Vec<u8>, Refused> {
+        let longest = SpaceLength::Extended.bytes();
+        let mut space = vec![0; usize::try_from(self.length).unwrap_or(longest).min(longest)];
         let mut at = 0;
-        while at < there {
-            let rest = &mut space[at..there];
+        while at < space.len() {
+            let rest = &mut space[at..];
             match retry_on_intr(|| pread(self.device, &mut *rest, self.offset + at as u64))
                 .map_err(not_read)?
             {
@@ -165,7 +173,7 @@ impl Applied {
 
 impl fmt::Display for Applied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the command register was set to {:#06x}", self.command)?;
+        write!(f, "the command register {:#06x}", self.command)?;
         match &self.left_out[..] {
             [] => Ok(()),
             parts => write!(f, "; left to the VMM: {}", parts.join(", ")),
@@ -185,33 +193,43 @@ pub fn check(saved: &Body<'_>, own: &[u8]) -> Result<(), Refused> {
     }
 }
 
-/// The layout of a function whose region holds all of `space`.
-///
-/// # Errors
-/// [`Refused::Kernel`] where the space is none.
-pub fn layout_of(space: &[u8]) -> Result<Layout, Refused> {
-    layout(space, space.len() as u64)
-}
-
-/// The layout of a function with this configuration space, whose region has `length` bytes.
-fn layout(space: &[u8], length: u64) -> Result<Layout, Refused> {
-    let vectors = Space::new(space).msix().map_or(0, |msix| msix.vectors);
-    Layout::new(length, vectors).map_err(|_| not_read(Errno::OVERFLOW))
-}
-
-/// The body of a function with this space and layout whose interrupts nobody has set up.
+/// The body of a function with this configuration region whose interrupts nobody has set up.
 #[must_use]
-pub fn body(space: &[u8], layout: Layout) -> Vec<u8> {
+pub fn body(region: &[u8]) -> Vec<u8> {
+    let layout = Layout::of_device(region);
+    let mut space = vec![0; layout.space().bytes()];
+    let there = region.len().min(space.len());
+    space[..there].copy_from_slice(&region[..there]);
     let mut masked = [0; msi::ENTRY];
     masked[12] = 1;
     let msix_table = masked.repeat(layout.msix_vectors().into());
     let pending = vec![0; usize::from(layout.msix_vectors()).div_ceil(8)];
-    let body =
-        Body { space, interrupts: [false; 4], msix_table: &msix_table, pending: &pending, display: None };
+    let (interrupts, display) = ([false; 4], None);
+    let body = Body { space: &space, interrupts, msix_table: &msix_table, pending: &pending, display };
     let mut bytes = vec![0; layout.length()];
     let written = body.encode(&mut bytes);
     debug_assert_eq!(written, Ok(layout.length()));
     bytes
+}
+
+/// Reads a body of this layout to the end of `bytes`, and the word behind it, which alone tells whether it has ended;
+/// `fill` is given what is to be filled next. Returns the body's length, or what is wrong with it.
+pub(crate) fn read_body<E>(
+    layout: Layout,
+    bytes: &mut Vec<u8>,
+    mut fill: impl FnMut(&mut [u8]) -> Result<(), E>,
+) -> Result<Result<usize, pci_config::Error>, E> {
+    let from = bytes.len();
+    loop {
+        let wanted = match Body::decode(layout, &bytes[from..]) {
+            Ok((_, length)) => return Ok(Ok(length)),
+            Err(pci_config::Error::Short { wanted }) => wanted,
+            Err(error) => return Ok(Err(error)),
+        };
+        let have = bytes.len();
+        bytes.resize(from + wanted, 0);
+        fill(&mut bytes[have..])?;
+    }
 }
 
 /// Where the command register is in the configuration space.

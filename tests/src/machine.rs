@@ -51,7 +51,7 @@ pub fn walk_file(bytes: &[u8]) -> Told {
 /// When the kernel does not tell what `fd` is.
 #[must_use]
 pub fn walk_fd(fd: impl AsFd) -> Told {
-    walk(Walker::open(fd).unwrap())
+    walk(Walker::open(fd, None).unwrap())
 }
 
 /// Walks a link that can't be read from its end, as a pipe.
@@ -78,7 +78,7 @@ fn walk<T: Transport>(mut walker: Walker<T>) -> Told {
 /// When the walk does not come to its end.
 #[must_use]
 pub fn payloads(bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
-    let mut walker = Walker::open(holding(bytes)).unwrap();
+    let mut walker = Walker::open(holding(bytes), None).unwrap();
     let mut found: Vec<(u64, Vec<u8>)> = Vec::new();
     while let Some(event) = walker.next().unwrap() {
         if let Event::Payload { section, offset, bytes, .. } = event {

@@ -33,6 +33,8 @@ pub struct Logged {
     pub assigned: Assigned,
     log: Log,
     number: usize,
+    /// How often its configuration was set.
+    pub commands: usize,
 }
 
 /// The devices of one side.
@@ -140,7 +142,12 @@ impl Migratable for Logged {
         self.assigned.config()
     }
 
+    fn check_config(&self, body: &Body<'_>) -> Result<(), Refused> {
+        self.assigned.check_config(body)
+    }
+
     fn apply_config(&mut self, body: &Body<'_>) -> Result<Applied, Refused> {
+        self.commands += 1;
         self.assigned.apply_config(body)
     }
 }
@@ -156,7 +163,12 @@ impl Fleet {
         let sims = configs.iter().map(|text| Sim::new(text.as_ref().parse::<Config>().unwrap()));
         let devices: Vec<_> = sims
             .zip(first..)
-            .map(|(sim, number)| Logged { assigned: Assigned::new(sim), log: log.clone(), number })
+            .map(|(sim, number)| Logged {
+                assigned: Assigned::new(sim),
+                log: log.clone(),
+                number,
+                commands: 0,
+            })
             .collect();
         let identity = |at| Identity { driver: "sim".into(), address: format!("{side}.{at}") };
         let mut fleet = Self {

@@ -6,9 +6,11 @@
 use vfio_migration_core::device::State;
 use vfio_migration_core::session::Left;
 use vfio_migration_core::stream::record::{Tag, encode};
+use vfio_migration_host::link::Link;
 use vfio_migration_host::pci::{Applied, Refused};
-use vfio_migration_host::transfer::{self, Error, Leave, Load, Reason, Save};
-use vfio_migration_tests::transfer::{Fleet, Log, quiet};
+use vfio_migration_host::transfer::{self, Checked, Error, Leave, Load, Reason, Save};
+use vfio_migration_tests::payload::data;
+use vfio_migration_tests::transfer::{Fleet, Log, holding, quiet};
 
 const COMMAND: u16 = 0x0106;
 
@@ -35,6 +37,12 @@ fn refused(stream: &[u8], configs: &[&str]) -> Error {
     target.assert_as_told(&error, "refused");
     assert!(error.devices.iter().all(|(_, left)| *left == Left::Reset), "{error}");
     error
+}
+
+/// Checks it for a new device.
+fn checked(stream: &[u8], config: &str) -> Result<Checked, Reason> {
+    let mut target = Fleet::new("b", &[config], 64, &Log::default(), 0);
+    transfer::check(&target.members(), Link::new(holding(stream), None), false)
 }
 
 /// Where the CONFIG record's tag is, which no content of a simulated device has.
@@ -134,10 +142,73 @@ fn a_check_finds_a_configuration_that_this_device_can_not_have() {
     for (config, is_good) in
         [("size=100,pci=4096:4", true), ("size=100,pci=4096:5", false), ("size=100", false)]
     {
-        let mut target = Fleet::new("b", &[config], 64, &Log::default(), 0);
-        let link =
-            vfio_migration_host::link::Link::new(vfio_migration_tests::transfer::holding(&stream), None);
-        let checked = transfer::check(&target.members(), link, false);
+        let checked = checked(&stream, config);
         assert_eq!(checked.is_ok(), is_good, "{config}: {checked:?}");
     }
+}
+
+/// The stream with a change in front of its description, and a checksum that is right again.
+fn changed(stream: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let end = stream.windows(3).rposition(|window| window == [0, 6, 0]).expect("an end");
+    let mut bytes = stream[..end].to_vec();
+    change(&mut bytes);
+    bytes.extend_from_slice(&stream[end..]);
+    let digits = bytes.len() - 10;
+    let checksum = format!("{:08x}", crc32c::crc32c(&bytes[..digits]));
+    bytes[digits..digits + 8].copy_from_slice(checksum.as_bytes());
+    bytes
+}
+
+#[test]
+fn a_second_full_section_a_configuration_elsewhere_and_data_beside_it_are_refused() {
+    let stream = saved(&["size=100,pci=256:4"]);
+    let config = config_at(&stream);
+    let header = 14 + "sim@a.0/vfio".len();
+    let footer = [0x7e, 0, 0, 0, 1];
+    let twice = changed(&stream, |bytes| {
+        let full = bytes[config - header..].to_vec();
+        bytes.extend_from_slice(&full);
+    });
+    let data = data(b"more");
+    let beside = changed(&stream, |bytes| drop(bytes.splice(config..config, data)));
+    let in_end = changed(&stream, |bytes| {
+        // Without END_OF_STATE and the footer of the END, and without the header of the FULL.
+        drop(bytes.drain(config - header - 8 - footer.len()..config));
+    });
+    for (stream, wanted) in [
+        (twice, "got FULL of section 1"),
+        (beside, "wanted CONFIG or the end of the payload in a FULL section, got DATA"),
+        (in_end, "wanted DATA or the end of the payload, got CONFIG"),
+    ] {
+        refused(&stream, &["size=100,pci=256:4"]);
+        // A load may hear of its device first that it wants no more data.
+        let reason = checked(&stream, "size=100,pci=256:4").expect_err("checked").to_string();
+        assert!(reason.contains(wanted), "{wanted}: {reason}");
+    }
+}
+
+#[test]
+fn nothing_is_set_before_the_whole_stream_was_checked() {
+    let stream = saved(&["size=100,pci=256:4"]);
+    let mut damaged = stream.clone();
+    let space = config_at(&stream) + 8 + 4;
+    damaged[space + 0x3c] ^= 1;
+    let mut target = Fleet::new("b", &["size=100,pci=256:4"], 64, &Log::default(), 0);
+    target.load(&damaged, &Load::default()).expect_err("loaded");
+    assert_eq!(target.devices[0].commands, 0, "the command register was written");
+    target.load(&stream, &Load::default()).unwrap();
+    assert_eq!(target.devices[0].commands, 1);
+}
+
+#[test]
+fn a_check_refuses_another_kind_of_function_as_a_load_does() {
+    let stream = saved(&["size=100,pci=256:4"]);
+    let space = config_at(&stream) + 8 + 4;
+    let other = changed(&stream, |bytes| bytes[space] ^= 1);
+    let config = "size=100,pci=256:4";
+    let reason = checked(&other, config).expect_err("checked");
+    assert_eq!(
+        reason.to_string().split(": ").last(),
+        refused(&other, &[config]).reason.to_string().split(": ").last()
+    );
 }

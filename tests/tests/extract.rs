@@ -11,7 +11,7 @@ use vfio_migration_core::device::State;
 use vfio_migration_core::session::Left;
 use vfio_migration_host::file::Entry;
 use vfio_migration_host::link::Link;
-use vfio_migration_host::qemu::{Event, Extract, ExtractError, Kind, Walker};
+use vfio_migration_host::qemu::{Event, Extract, ExtractError, Kind, Walker, Wanted};
 use vfio_migration_host::transfer::{Leave, Load, Save};
 use vfio_migration_tests::golden::*;
 use vfio_migration_tests::machine::{Machine, RAM_END, SETUP, data, payloads, ram_start, vfio, walk_file};
@@ -26,12 +26,12 @@ fn extract(
     channels: &[&[u8]],
     sections: &[&str],
 ) -> (Vec<u8>, Result<Vec<Entry>, ExtractError>) {
-    let sections: Vec<_> = sections.iter().map(|name| (*name).to_owned()).collect();
-    let drivers: Vec<_> = sections.iter().map(|_| "sim".to_owned()).collect();
+    let wanted = |name: &&str| Wanted { section: (*name).to_owned(), driver: "sim".to_owned() };
+    let devices: Vec<_> = sections.iter().map(wanted).collect();
     let channels: Vec<File> = channels.iter().map(|bytes| holding(bytes)).collect();
-    let plan = Extract { sections: &sections, drivers: &drivers, channels: &channels, interrupt: None };
+    let plan = Extract { devices: &devices, channels: &channels, interrupt: None };
     let mut out = temporary();
-    let walker = Walker::open(holding(stream)).unwrap();
+    let walker = Walker::open(holding(stream), None).unwrap();
     let taken = plan.run(walker, Link::new(out.as_fd(), None), |_| ());
     let mut bytes = Vec::new();
     out.rewind().unwrap();
@@ -63,7 +63,7 @@ fn only_payloads(stream: &[u8]) -> Vec<Vec<u8>> {
 fn machine(stream: &[u8], names: &[&str]) -> Vec<u8> {
     let mut machine = Machine::new(&[]);
     machine.begin(1, 1, "ram", 0, &ram_start(65536));
-    let mut walker = Walker::open(holding(stream)).unwrap();
+    let mut walker = Walker::open(holding(stream), None).unwrap();
     let mut payload = Vec::new();
     let mut is_running = true;
     while let Some(event) = walker.next().unwrap() {
@@ -127,11 +127,19 @@ fn what_went_by_multifds_channels_comes_into_the_sections_that_a_stream_without_
 fn a_state_whose_rest_went_by_channels_that_are_not_there_is_refused() {
     let wanted = "the stream has no stop-copy data of '0000:00:02.0/vfio'";
     assert!(refused(MULTIFD, &[], &[NAME]).starts_with(wanted));
+    let as_number = |number| [&MULTIFD_CHANNEL1[..24], &[number], &MULTIFD_CHANNEL1[25..]].concat();
+    let (third, fourth) = (as_number(2), as_number(3));
+    let alien = [&MULTIFD_CHANNEL2[..8], &[7], &MULTIFD_CHANNEL2[9..]].concat();
     for (channels, wanted) in [
         (vec![MULTIFD_CHANNEL1], "wanted packet 0 of the device, got the end of every channel"),
         (vec![MULTIFD_CHANNEL2], "wanted packet 1 of the device, got the end of every channel"),
-        (vec![MULTIFD_CHANNEL1, MULTIFD_CHANNEL2, MULTIFD_CHANNEL1], "wanted packet 1 of the device once"),
-        (vec![MULTIFD_CHANNEL2, MULTIFD_CHANNEL2], "wanted packet 0 of the device once, got it twice"),
+        (vec![MULTIFD_CHANNEL2, MULTIFD_CHANNEL2], "channels 0 and 1 are not of one migration"),
+        (
+            vec![MULTIFD_CHANNEL1, MULTIFD_CHANNEL2, &third],
+            "wanted packet 1 of the device once, got it twice",
+        ),
+        (vec![&third, &fourth], "wanted packet 1 of the device once, got it twice"),
+        (vec![MULTIFD_CHANNEL1, &alien], "channels 0 and 1 are not of one migration"),
         (vec![PRECOPY], "channel 0: at byte 0: wanted the magic number of a multifd channel"),
         (vec![MULTIFD_CHANNEL2, &MULTIFD_CHANNEL1[..181_200]], "channel 1: the stream ended at byte 181200"),
     ] {
@@ -148,6 +156,83 @@ fn a_damaged_packet_of_the_configuration_is_refused() {
     channel[at + 7] = 2;
     let error = refused(MULTIFD, &[&channel, MULTIFD_CHANNEL2], &[NAME]);
     assert!(error.contains("wanted END_OF_STATE behind CONFIG"), "{error}");
+}
+
+#[test]
+fn a_packet_of_the_configuration_that_goes_on_behind_its_end_is_refused() {
+    let mut channel = MULTIFD_CHANNEL1.to_vec();
+    let end = channel.len() - 2 * 1344;
+    let length = end - 181_056 - 276;
+    let more = 70_000;
+    channel.splice(end..end, std::iter::repeat_n(0xa5, more));
+    channel[181_056 + 272..181_056 + 276]
+        .copy_from_slice(&u32::try_from(length + more).unwrap().to_be_bytes());
+    channel[181_056 + 288 + 8 + 65_536 - 8..][..8]
+        .copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xef, 0x10, 0, 1]);
+    let error = refused(MULTIFD, &[&channel, MULTIFD_CHANNEL2], &[NAME]);
+    assert_eq!(
+        error,
+        "wanted nothing behind the configuration of '0000:00:02.0/vfio' on the channels, got more bytes"
+    );
+}
+
+#[test]
+fn a_state_that_is_in_its_section_and_on_channels_is_refused_and_channels_without_it_are_not() {
+    let error = refused(PRECOPY, &[MULTIFD_CHANNEL1], &[NAME]);
+    assert!(error.contains("in its END section or on the channels, got both"), "{error}");
+    let memory_alone = &MULTIFD_CHANNEL1[..181_056];
+    assert_eq!(extracted(PRECOPY, &[memory_alone]), extracted(PRECOPY, &[]));
+}
+
+#[test]
+fn sections_and_records_that_qemu_does_not_write_there_are_refused_with_their_places() {
+    let (start, end) = (vfio(&SETUP), vfio(&data(b"state")));
+    let config = vfio(&[0xff, 0xff, 0xff, 0xff, 0xef, 0x10, 0, 2]);
+    let begun = |payload: &[u8]| {
+        let mut machine = Machine::new(&[]);
+        machine.begin(1, 2, NAME, 0, payload);
+        machine
+    };
+    let size = |bytes: &[u8]| format!("\"size\": {}", bytes.len());
+    let full = |machine: &mut Machine, payload: &[u8]| {
+        machine.begin(4, 2, NAME, 0, payload).describe(NAME, 0, &size(payload));
+    };
+    let mut twice_ended = begun(&start);
+    twice_ended.more(3, 2, &end).more(3, 2, &end);
+    let mut early_full = begun(&start);
+    full(&mut early_full, &config);
+    let mut two_fulls = begun(&start);
+    two_fulls.more(3, 2, &end);
+    full(&mut two_fulls, &config);
+    full(&mut two_fulls, &config);
+    let mut data_in_full = begun(&start);
+    data_in_full.more(3, 2, &end);
+    full(&mut data_in_full, &end);
+    let mut config_in_end = begun(&start);
+    config_in_end.more(3, 2, &config);
+    for (machine, wanted) in [
+        (twice_ended, "wanted a FULL at most of '0000:00:02.0/vfio', got END"),
+        (early_full, "wanted a PART or END of '0000:00:02.0/vfio', got FULL"),
+        (two_fulls, "wanted no more sections of '0000:00:02.0/vfio', got FULL"),
+        (
+            data_in_full,
+            "wanted one CONFIG or the end of the payload in the FULL of '0000:00:02.0/vfio', got DATA",
+        ),
+        (config_in_end, "got CONFIG"),
+        (begun(&end), "wanted SETUP in the START of '0000:00:02.0/vfio', got DATA"),
+    ] {
+        let error = refused(&machine.end(), &[], &[NAME]);
+        assert!(error.contains(wanted) && error.starts_with("at byte "), "{wanted}: {error}");
+    }
+}
+
+#[test]
+fn a_device_whose_state_is_its_configuration_alone_is_whole() {
+    let config = vfio(&[0xff, 0xff, 0xff, 0xff, 0xef, 0x10, 0, 2]);
+    let mut machine = Machine::new(&[]);
+    machine.begin(1, 2, NAME, 0, &vfio(&SETUP)).more(3, 2, &vfio(&[]));
+    machine.begin(4, 2, NAME, 0, &config).describe(NAME, 0, "\"size\": 16");
+    assert_eq!(only_payloads(&extracted(&machine.end(), &[])).len(), 3);
 }
 
 #[test]

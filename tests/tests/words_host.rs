@@ -378,6 +378,10 @@ fn every_refusal_of_a_configuration_says_what_was_wanted_and_what_was_there() {
             "the stream has the configuration of a PCI function, and this device is none",
         ),
         (
+            pci::Refused::OutOfPlace,
+            "wanted DATA or the end of the payload, got CONFIG, which only a FULL section has",
+        ),
+        (
             pci::Refused::Body {
                 error: pci_config::Error::Version { got: 3 },
                 layout: Layout::new(256, 4).unwrap(),
@@ -400,10 +404,11 @@ fn every_refusal_of_a_configuration_says_what_was_wanted_and_what_was_there() {
     ];
     let variants = match table[0].0 {
         pci::Refused::NoFunction
+        | pci::Refused::OutOfPlace
         | pci::Refused::Body { .. }
         | pci::Refused::Ended { .. }
         | pci::Refused::Differs(_)
-        | pci::Refused::Kernel(..) => 5,
+        | pci::Refused::Kernel(..) => 6,
     };
     check(&table, variants);
     check_sources(&table);

@@ -14,6 +14,7 @@ use vfio_migration_core::stream::multifd::{
 use super::ahead::Ahead;
 use super::{PIECE, skip};
 use crate::file::{Error, Reader};
+use crate::interrupt::Interrupt;
 use crate::link::Link;
 
 /// Reads a channel from a link; each call of [`Channel::next`] goes one thing further.
@@ -95,8 +96,9 @@ enum Place {
 
 impl<Fd: AsFd> Channel<Link<Fd>> {
     /// A walk through the channel that `fd` gives, of a machine with pages of `page_size` bytes.
-    pub fn open(fd: Fd, page_size: u64) -> Self {
-        Self::new(Link::new(fd, None), page_size)
+    /// What waits for it ends with ECANCELED when `interrupt` is asked.
+    pub fn open(fd: Fd, page_size: u64, interrupt: Option<Interrupt>) -> Self {
+        Self::new(Link::new(fd, interrupt), page_size)
     }
 }
 

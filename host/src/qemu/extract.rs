@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 
 use vfio_migration_core::session::Code;
 use vfio_migration_core::session::drive::Transport;
-use vfio_migration_core::stream::record::{self, Decoder, Tag, WORD, Wanted, Word, encode};
+use vfio_migration_core::stream::record::{self, Decoder, Tag, WORD, Word, encode};
 use vfio_migration_core::stream::section::{Begins, Continues, Item};
 
 use super::pieces::{ChannelsError, Pieces};
@@ -24,16 +24,23 @@ use crate::file::{self, Description, Entry, FORMAT, Writer};
 use crate::interrupt::Interrupt;
 use crate::link::Link;
 
+/// A device to take out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The name of its sections, for instance `0000:00:02.0/vfio`.
+    pub section: String,
+    /// Its driver, as the new stream's description is to tell it.
+    pub driver: String,
+}
+
 /// What to take out.
 #[derive(Clone, Copy, Debug)]
 pub struct Extract<'a> {
-    /// The names of the devices' sections, for instance `0000:00:02.0/vfio`.
-    pub sections: &'a [String],
-    /// The driver of each of them, as the new stream's description is to tell it.
-    pub drivers: &'a [String],
+    /// The devices, no two with sections of one name.
+    pub devices: &'a [Wanted],
     /// The channels of multifd, where the machine moved devices' states by some; each is read from its beginning.
     pub channels: &'a [File],
-    /// Ends the work.
+    /// Ends the reading of channels; the reading of the stream and the writing end by those of their links.
     pub interrupt: Option<&'a Interrupt>,
 }
 
@@ -87,6 +94,30 @@ pub enum ExtractError {
         /// The name of the device's sections.
         name: String,
     },
+    /// A section or a record stands where QEMU writes none: START, PARTs, END and a FULL with a configuration at most.
+    #[error("at byte {offset}: wanted {wanted} of '{name}', got {got}")]
+    OutOfPlace {
+        /// The name of the device's sections.
+        name: String,
+        /// Where it begins.
+        offset: u64,
+        /// What may stand there.
+        wanted: &'static str,
+        /// What stands there.
+        got: &'static str,
+    },
+    /// A device's state is in its sections, and on the channels once more.
+    #[error("wanted the stop-copy data of '{name}' in its END section or on the channels, got both")]
+    Both {
+        /// The name of the device's sections.
+        name: String,
+    },
+    /// Bytes follow a device's configuration on the channels.
+    #[error("wanted nothing behind the configuration of '{name}' on the channels, got more bytes")]
+    Trailing {
+        /// The name of the device's sections.
+        name: String,
+    },
     /// The packet of a device's configuration is damaged.
     #[error("the configuration of '{name}' on the channels is damaged: {error}")]
     Configuration {
@@ -103,9 +134,6 @@ pub enum ExtractError {
         /// The kernel's answer.
         code: Code,
     },
-    /// A stop was asked for.
-    #[error("interrupted")]
-    Interrupted,
 }
 
 impl<'a> Extract<'a> {
@@ -121,23 +149,16 @@ impl<'a> Extract<'a> {
         mut told: impl FnMut(u64),
     ) -> Result<Vec<Entry>, ExtractError> {
         let writer = Writer::begin(link).map_err(|code| ExtractError::Write { offset: 0, code })?;
-        let devices = self.sections.iter().zip(self.drivers).map(|(name, driver)| Device::new(name, driver));
-        let mut taking =
-            Taking { plan: self, writer, devices: devices.collect(), begun: 0, seen: Vec::new() };
+        let devices = self.devices.iter().map(Device::new).collect();
+        let mut taking = Taking { plan: self, writer, devices, begun: 0, seen: Vec::new() };
         loop {
-            let (offset, page_size) = (walker.offset(), walker.page_size());
-            told(offset);
-            self.check_interrupt()?;
+            let page_size = walker.page_size();
+            told(walker.offset());
             match walker.next()? {
                 Some(event) => taking.event(&event, page_size)?,
                 None => return taking.end(),
             }
         }
-    }
-
-    fn check_interrupt(&self) -> Result<(), ExtractError> {
-        let asked = self.interrupt.is_some_and(|interrupt| interrupt.asked().is_some());
-        if asked { Err(ExtractError::Interrupted) } else { Ok(()) }
     }
 }
 
@@ -147,33 +168,39 @@ struct Device {
     instance: u32,
     /// The id of its sections in the new stream; 0 before its START.
     id: u32,
+    stage: Stage,
     /// Whether its END had data, or those of the channels came into it.
     has_rest: bool,
-    /// Whether there was a FULL section.
-    has_full: bool,
     has_config: bool,
     /// Whether a section of the new stream is open.
     is_open: bool,
 }
 
+/// How far a device's sections are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Before,
+    Going,
+    Ended,
+    Full,
+}
+
 impl Device {
-    fn new(name: &str, driver: &str) -> Self {
-        let address = name.strip_suffix("/vfio").unwrap_or(name).to_owned();
-        let entry = Entry { idstr: name.to_owned(), driver: driver.to_owned(), address, data_bytes: 0 };
-        Self {
-            entry,
-            instance: 0,
-            id: 0,
-            has_rest: false,
-            has_full: false,
-            has_config: false,
-            is_open: false,
-        }
+    fn new(Wanted { section: idstr, driver }: &Wanted) -> Self {
+        let address = idstr.strip_suffix("/vfio").unwrap_or(idstr).to_owned();
+        let entry = Entry { idstr: idstr.clone(), driver: driver.clone(), address, data_bytes: 0 };
+        let (has_rest, has_config, is_open) = (false, false, false);
+        Self { entry, instance: 0, id: 0, stage: Stage::Before, has_rest, has_config, is_open }
     }
 
-    /// Whether all of its state has passed.
+    /// Whether all of its state has passed. With multifd neither END nor FULL has anything.
     fn is_whole(&self) -> bool {
-        self.has_rest || (self.entry.data_bytes > 0 && (self.has_config || !self.has_full))
+        let has_full = self.stage == Stage::Full;
+        self.has_rest || self.has_config || (self.entry.data_bytes > 0 && !has_full)
+    }
+
+    fn out_of_place(&self, offset: u64, wanted: &'static str, got: &'static str) -> ExtractError {
+        ExtractError::OutOfPlace { name: self.entry.idstr.clone(), offset, wanted, got }
     }
 }
 
@@ -191,7 +218,11 @@ impl<Out: AsFd> Taking<'_, Out> {
     fn event(&mut self, event: &Event<'_>, page_size: u64) -> Result<(), ExtractError> {
         match *event {
             Event::Section(section) if section.family == Family::Vfio => self.section(section),
-            Event::Payload { section, bytes, tag, .. } => self.payload(section, bytes, tag, page_size),
+            Event::Payload { section, offset, bytes, tag, .. } => {
+                let Some(index) = self.wanted(section) else { return Ok(()) };
+                self.check_record(index, section.kind, tag, offset)?;
+                self.payload(index, section.kind, bytes, tag, page_size)
+            }
             Event::SectionEnd { section, contents: Contents::Vfio(records), .. } => {
                 self.section_end(section, records.data_bytes)
             }
@@ -218,51 +249,80 @@ impl<Out: AsFd> Taking<'_, Out> {
         if section.version != VERSION {
             return Err(ExtractError::Version { name, offset: section.offset, got: section.version });
         }
-        match section.kind {
-            Kind::Start if self.devices[index].id != 0 => Err(ExtractError::Twice { name }),
-            Kind::Start => {
+        let device = &mut self.devices[index];
+        match (device.stage, section.kind) {
+            (Stage::Before, Kind::Start) => {
                 self.begun += 1;
-                (self.devices[index].id, self.devices[index].instance) = (self.begun, section.instance);
+                (device.id, device.instance, device.stage) = (self.begun, section.instance, Stage::Going);
                 self.begin(index, Begins::Start)
             }
-            Kind::Part => self.go_on(index, Continues::Part),
-            Kind::End => self.go_on(index, Continues::End),
-            Kind::Full => {
-                self.devices[index].has_full = true;
+            (_, Kind::Start) => Err(ExtractError::Twice { name }),
+            (Stage::Going, Kind::Part) => self.go_on(index, Continues::Part),
+            (Stage::Going, Kind::End) => {
+                device.stage = Stage::Ended;
+                self.go_on(index, Continues::End)
+            }
+            // It begins with its configuration, where it has one.
+            (Stage::Ended, Kind::Full) => {
+                device.stage = Stage::Full;
                 Ok(())
             }
+            (stage, kind) => {
+                let wanted = match stage {
+                    Stage::Before => "a START",
+                    Stage::Going => "a PART or END",
+                    Stage::Ended => "a FULL at most",
+                    Stage::Full => "no more sections",
+                };
+                Err(device.out_of_place(section.offset, wanted, kind.name()))
+            }
         }
+    }
+
+    /// Fails where QEMU does not write such a record into such a section.
+    fn check_record(&self, index: usize, kind: Kind, tag: Tag, offset: u64) -> Result<(), ExtractError> {
+        let device = &self.devices[index];
+        let (may, wanted) = match kind {
+            Kind::Start => (matches!(tag, Tag::Setup | Tag::EndOfState), "SETUP in the START"),
+            Kind::Part => (
+                matches!(tag, Tag::Data | Tag::EndOfState | Tag::InitDataSent),
+                "DATA or the end of the payload in a PART",
+            ),
+            Kind::End => (matches!(tag, Tag::Data | Tag::EndOfState), "DATA or END_OF_STATE in the END"),
+            Kind::Full => (
+                matches!(tag, Tag::EndOfState | Tag::ConfigLoadReady)
+                    || tag == Tag::Config && (device.is_open || !device.has_config),
+                "one CONFIG or the end of the payload in the FULL",
+            ),
+        };
+        if may { Ok(()) } else { Err(device.out_of_place(offset, wanted, tag.name())) }
     }
 
     /// Passes a piece of a payload on. In a file nobody acknowledges a switchover, so INIT_DATA_SENT ends a payload as
     /// END_OF_STATE does; a FULL section without a configuration is left out.
     fn payload(
         &mut self,
-        section: &Section,
+        index: usize,
+        kind: Kind,
         bytes: &[u8],
         tag: Tag,
         page_size: u64,
     ) -> Result<(), ExtractError> {
-        let Some(index) = self.wanted(section) else { return Ok(()) };
         let device = &mut self.devices[index];
-        match (section.kind, tag) {
+        match (kind, tag) {
             (Kind::End, Tag::Data) => device.has_rest = true,
-            (Kind::End, Tag::EndOfState) if !device.has_rest && !self.plan.channels.is_empty() => {
-                return self.rest_of_channels(index, page_size);
+            (Kind::End, Tag::EndOfState) if !self.plan.channels.is_empty() => {
+                return self.end_with_channels(index, page_size);
             }
-            (Kind::Full, Tag::Config) if !device.is_open && !device.has_config => {
+            (Kind::Full, Tag::Config) if !device.is_open => {
                 device.has_config = true;
                 self.begin(index, Begins::Full)?;
             }
             (Kind::Full, _) if !device.is_open => return Ok(()),
             _ => {}
         }
-        match tag {
-            Tag::InitDataSent => self.write(&encode(Tag::EndOfState)),
-            Tag::Data | Tag::EndOfState | Tag::Config | Tag::Setup | Tag::ConfigLoadReady => {
-                self.write(bytes)
-            }
-        }
+        let is_end = tag == Tag::InitDataSent;
+        if is_end { self.write(&encode(Tag::EndOfState)) } else { self.write(bytes) }
     }
 
     fn section_end(&mut self, section: &Section, data_bytes: u64) -> Result<(), ExtractError> {
@@ -272,32 +332,37 @@ impl<Out: AsFd> Taking<'_, Out> {
         if mem::take(&mut device.is_open) { self.footer(index) } else { Ok(()) }
     }
 
-    /// Writes what the channels have of a device in the place of an END_OF_STATE that is alone in its END section.
-    fn rest_of_channels(&mut self, index: usize, page_size: u64) -> Result<(), ExtractError> {
+    /// Ends an END section: with what the channels have of the device where it has no data itself, and with the
+    /// configuration in a FULL section of its own.
+    fn end_with_channels(&mut self, index: usize, page_size: u64) -> Result<(), ExtractError> {
         for (channel, mut file) in self.plan.channels.iter().enumerate() {
             file.rewind().map_err(|error| ExtractError::Rewind { channel, error })?;
         }
         let device = &mut self.devices[index];
-        device.has_rest = true;
+        let had_data = mem::replace(&mut device.has_rest, true);
         let (name, instance) = (device.entry.idstr.clone(), device.instance);
-        let mut pieces = Pieces::new(self.plan.channels, &name, instance, page_size);
+        let mut pieces = Pieces::new(self.plan.channels, &name, instance, page_size, self.plan.interrupt);
+        if had_data {
+            return match pieces.are_there()? {
+                true => Err(ExtractError::Both { name }),
+                false => self.write(&encode(Tag::EndOfState)),
+            };
+        }
         let mut decoder = Decoder::new();
-        pieces.payload(|bytes| {
-            self.plan.check_interrupt()?;
-            self.piece(index, &mut decoder, bytes)
-        })
+        pieces.payload(|bytes| self.piece(index, &mut decoder, bytes))
     }
 
-    /// Writes a record's head, a part of its data, or a whole configuration with the END_OF_STATE behind it. The
-    /// configuration gets a FULL section of its own.
+    /// Writes a record's head, a part of its data, or a whole configuration with the END_OF_STATE behind it.
     fn piece(&mut self, index: usize, decoder: &mut Decoder, bytes: &[u8]) -> Result<(), ExtractError> {
-        let name = &self.devices[index].entry.idstr;
-        let damaged = |error| ExtractError::Configuration { name: name.clone(), error };
+        let name = self.devices[index].entry.idstr.clone();
         match decoder.wanted() {
-            Wanted::Word => {
+            record::Wanted::Word => {
                 let mut is_config = false;
                 for word in bytes.as_chunks().0 {
-                    is_config |= decoder.word(*word).map_err(damaged)? == Word::Tag(Tag::Config);
+                    let word = decoder.word(*word);
+                    let word =
+                        word.map_err(|error| ExtractError::Configuration { name: name.clone(), error })?;
+                    is_config |= word == Word::Tag(Tag::Config);
                 }
                 if is_config {
                     self.devices[index].has_config = true;
@@ -306,14 +371,17 @@ impl<Out: AsFd> Taking<'_, Out> {
                     self.begin(index, Begins::Full)?;
                 }
             }
-            Wanted::Data(_) => {
+            record::Wanted::Data(_) => {
                 decoder.data(bytes.len() as u64);
                 self.devices[index].entry.data_bytes += bytes.len() as u64;
             }
-            Wanted::Config | Wanted::Nothing(_) => {
+            record::Wanted::Config => {
                 decoder.config(bytes.len().saturating_sub(WORD) as u64);
-                decoder.word(bytes.last_chunk().copied().unwrap_or_default()).map_err(damaged)?;
+                let end = bytes.last_chunk().copied().unwrap_or_default();
+                decoder.word(end).map_err(|error| ExtractError::Configuration { name, error })?;
             }
+            // A configuration comes at once, and none is longer.
+            record::Wanted::Nothing(_) => return Err(ExtractError::Trailing { name }),
         }
         self.write(bytes)
     }

@@ -8,7 +8,7 @@
 //! ```no_run
 //! use vfio_migration_host::qemu::{Event, Walker};
 //!
-//! let mut walker = Walker::open(std::fs::File::open("machine.bin")?)?;
+//! let mut walker = Walker::open(std::fs::File::open("machine.bin")?, None)?;
 //! while let Some(event) = walker.next()? {
 //!     match event {
 //!         Event::Section(section) => println!("{} {}", section.offset, section.idstr),
@@ -43,7 +43,7 @@ pub use channel::{Channel, ChannelEvent, MemoryPacket, StatePacket};
 pub use configuration::Configuration;
 pub use description::{DESCRIPTION_MAX, Description};
 pub use event::{Contents, Event, Family, Kind, Phase, Section, VfioRecords, command_name};
-pub use extract::{Extract, ExtractError};
+pub use extract::{Extract, ExtractError, Wanted};
 pub(crate) use payload::Payload;
 pub use payload::Record;
 pub use pieces::ChannelsError;

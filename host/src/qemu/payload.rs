@@ -3,10 +3,11 @@
 //! Deliberately absent: what the pieces mean to their device.
 
 use vfio_migration_core::session::drive::Transport;
-use vfio_migration_core::stream::pci_config::{self, Body, Layout};
+use vfio_migration_core::stream::pci_config::Layout;
 use vfio_migration_core::stream::record::{Decoder, Tag, Terminator, WORD, Wanted, Word};
 
 use crate::file::{Error, Reader};
+use crate::pci::read_body;
 
 /// A record of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +65,9 @@ impl Payload {
         Self { decoder: Decoder::new(), begins, tag: Tag::EndOfState, record: begins, config, length: None }
     }
 
-    /// A payload for a device whose CONFIG record has this layout; without one it is refused.
-    pub(crate) fn of_device(begins: u64, layout: Option<Layout>) -> Self {
-        Self { config: layout.map_or(Config::Refused, Config::Layout), ..Self::new(begins) }
+    /// The payload of a FULL section for a device whose configuration has this layout, or is empty.
+    pub(crate) fn full(begins: u64, layout: Option<Layout>) -> Self {
+        Self { config: layout.map_or(Config::Left(0), Config::Layout), ..Self::new(begins) }
     }
 
     /// A payload whose length is known, so that of a CONFIG record too.
@@ -176,16 +177,8 @@ impl Payload {
         layout: Layout,
     ) -> Result<Step, Error> {
         let (offset, from) = (reader.offset(), bytes.len());
-        let length = loop {
-            let wanted = match Body::decode(layout, &bytes[from..]) {
-                Ok((_, length)) => break length,
-                Err(pci_config::Error::Short { wanted }) => wanted,
-                Err(error) => return Err(Error::Body { offset, error }),
-            };
-            let have = bytes.len();
-            bytes.resize(from + wanted, 0);
-            reader.exact(&mut bytes[have..], "a CONFIG record")?;
-        };
+        let length = read_body(layout, bytes, |rest| reader.exact(rest, "a CONFIG record"))?;
+        let length = length.map_err(|error| Error::Body { offset, error })?;
         self.decoder.config(length as u64);
         let payload = self.begins;
         let behind = bytes[from + length..].first_chunk().copied().unwrap_or_default();

@@ -4,10 +4,11 @@
 
 use std::fs::File;
 
-use vfio_migration_core::stream::multifd::{self, Misuse, Piece, Receiver, Refused, Slot, Wanted};
+use vfio_migration_core::stream::multifd::{self, Init, Misuse, Piece, Receiver, Refused, Slot, Wanted};
 
 use super::{Channel, ChannelEvent};
 use crate::file;
+use crate::interrupt::Interrupt;
 use crate::link::Link;
 
 /// Why the channels do not give a device's state.
@@ -21,6 +22,20 @@ pub enum ChannelsError {
         /// What is wrong with it; offsets count from the channel's first byte.
         error: file::Error,
     },
+    /// Two channels can't be of one migration.
+    #[error(
+        "channels {other} and {channel} are not of one migration: wanted numbers of their own and one uuid, got number {id} and {uuid:02x?} second"
+    )]
+    Alien {
+        /// The one that was read first, from 0.
+        other: usize,
+        /// The one that does not go with it.
+        channel: usize,
+        /// Its number.
+        id: u8,
+        /// Its machine.
+        uuid: [u8; 16],
+    },
     /// The packets of the device are not its whole state.
     #[error("{0}")]
     Pieces(Refused),
@@ -32,6 +47,8 @@ pub enum ChannelsError {
 /// The channels, for one device.
 pub(super) struct Pieces<'f> {
     channels: Vec<Channel<Link<&'f File>>>,
+    /// What each of them began with.
+    inits: Vec<Option<Init>>,
     name: &'f str,
     instance: u32,
 }
@@ -39,9 +56,16 @@ pub(super) struct Pieces<'f> {
 impl<'f> Pieces<'f> {
     /// The packets of the device whose section has this name and instance, in a machine with pages of `page_size` bytes.
     /// Each file is read from its present position on.
-    pub(super) fn new(files: &'f [File], name: &'f str, instance: u32, page_size: u64) -> Self {
-        let channels = files.iter().map(|file| Channel::open(file, page_size)).collect();
-        Self { channels, name, instance }
+    pub(super) fn new(
+        files: &'f [File],
+        name: &'f str,
+        instance: u32,
+        page_size: u64,
+        interrupt: Option<&Interrupt>,
+    ) -> Self {
+        let open = |file| Channel::open(file, page_size, interrupt.cloned());
+        let channels = files.iter().map(open).collect();
+        Self { channels, inits: vec![None; files.len()], name, instance }
     }
 
     /// Gives the payload to `sink`: a record's head at once, a configuration with the END_OF_STATE behind it at once, data
@@ -80,10 +104,24 @@ impl<'f> Pieces<'f> {
                     receiver.took(bytes.len())
                 }
                 // No channel is ever said to be idle.
-                Wanted::Wait | Wanted::Nothing => return Ok(self.nothing_more(&mut receiver)?),
+                Wanted::Wait => Err(Misuse::WrongDone),
+                Wanted::Nothing => return Ok(self.nothing_more(&mut receiver)?),
             };
             answered.map_err(ChannelsError::Misuse)?;
         }
+    }
+
+    /// Whether the channels have a packet of the device.
+    ///
+    /// # Errors
+    /// [`ChannelsError`].
+    pub(super) fn are_there(&mut self) -> Result<bool, ChannelsError> {
+        for channel in 0..self.channels.len() {
+            if self.head(channel)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Reads the channels to their ends: a packet of the device that is left on one is refused.
@@ -106,10 +144,22 @@ impl<'f> Pieces<'f> {
                     let (index, content, length) = (packet.index, packet.content, packet.bytes);
                     return Ok(Some(Piece { index, content, length }));
                 }
+                Some(ChannelEvent::Init(init)) => self.check_init(channel, init)?,
                 Some(_) => {}
                 None => return Ok(None),
             }
         }
+    }
+
+    /// Fails where a channel can't be of one migration with those that were begun before.
+    fn check_init(&mut self, channel: usize, init: Init) -> Result<(), ChannelsError> {
+        let Init { id, uuid } = init;
+        let is_alien = |other: &Option<Init>| other.is_some_and(|other| other.id == id || other.uuid != uuid);
+        if let Some(other) = self.inits.iter().position(is_alien) {
+            return Err(ChannelsError::Alien { other, channel, id, uuid });
+        }
+        self.inits[channel] = Some(init);
+        Ok(())
     }
 
     /// The next bytes of the packet that a channel is in.

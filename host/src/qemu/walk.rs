@@ -23,6 +23,7 @@ use super::{
     RamEntries, Section, Unwalkable, VfioRecords, skip,
 };
 use crate::file::{self, Error, Reader, show};
+use crate::interrupt::Interrupt;
 use crate::link::Link;
 
 /// Reads a stream from a link; each call of [`Walker::next`] goes one thing further.
@@ -67,14 +68,14 @@ enum Place {
 
 impl<Fd: AsFd> Walker<Link<Fd>> {
     /// A walk through the stream that begins where `fd` is positioned; in a file the description at its end is read
-    /// first.
+    /// first. What waits for it ends with ECANCELED when `interrupt` is asked.
     ///
     /// # Errors
     /// The kernel's answer.
-    pub fn open(fd: Fd) -> io::Result<Self> {
+    pub fn open(fd: Fd, interrupt: Option<Interrupt>) -> io::Result<Self> {
         let is_file = is_file(&fd);
         let description = if is_file { Description::find(&fd)? } else { None };
-        Ok(Self { is_file, ..Self::new(Link::new(fd, None), description) })
+        Ok(Self { is_file, ..Self::new(Link::new(fd, interrupt), description) })
     }
 }
 

@@ -3,16 +3,28 @@
 //! Deliberately absent: what a driver would say to its data. Only the driver knows.
 
 use vfio_migration_core::session::drive::Transport;
-use vfio_migration_core::stream::pci_config::Layout;
-use vfio_migration_core::stream::record::{Terminator, WORD};
+use vfio_migration_core::stream::pci_config::{BODY_MAX, Body, Layout};
+use vfio_migration_core::stream::record::{Tag, Terminator, WORD, encode};
+use vfio_migration_core::stream::section::Begins;
 
-use super::load::{accept, check_driver, described, next_section};
+use super::config::in_its_words;
+use super::load::{Sections, accept, check_data, check_driver, described, next_section};
 use super::together::fleet;
 use super::walk::{self, Walked};
-use super::{Member, Migratable, Place, Reason};
+use super::{Kind, Member, Migratable, Place, Reason};
 use crate::file::{self, Entry, Reader};
+use crate::pci::Applied;
 
-/// Checks that `link` has the state of these devices, whole and undamaged, and returns what it says of each. Nothing is
+/// What a stream has for devices that can be loaded from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// What it says of each.
+    pub entries: Vec<Entry>,
+    /// What would be set of each device's configuration, where the stream has one.
+    pub configs: Vec<Option<Applied>>,
+}
+
+/// Checks that `link` has the state of these devices, whole and undamaged, and returns what it has of each. Nothing is
 /// done to them.
 ///
 /// # Errors
@@ -21,19 +33,27 @@ pub fn check<D: Migratable>(
     members: &[Member<'_, D>],
     link: impl Transport,
     force: bool,
-) -> Result<Vec<Entry>, Reason> {
+) -> Result<Checked, Reason> {
     check_together(members)?;
-    let layouts: Vec<_> = members.iter().map(layout_of).collect::<Result<_, _>>()?;
+    let layouts = layouts(members).map_err(|(_, reason)| reason)?;
     let (mut reader, starts) = accept(members, link, force).map_err(|(_, reason)| reason)?;
-    let mut ended = vec![false; starts.len()];
-    let mut data_bytes = vec![0; starts.len()];
-    while let Some((index, _)) = next_section(&mut reader, &starts, &mut ended)? {
-        data_bytes[index] += payload(&mut reader, layouts[index])?;
+    let mut sections = vec![Sections::Going; starts.len()];
+    let (mut data_bytes, mut configs) = (vec![0; starts.len()], vec![None; starts.len()]);
+    while let Some((index, kind)) = next_section(&mut reader, &starts, &mut sections)? {
+        let payload = payload(&mut reader, kind, layouts[index])?;
+        data_bytes[index] += payload.data_bytes;
+        if let Some((body, _)) = layouts[index].and_then(|layout| Body::decode(layout, payload.config()).ok())
+        {
+            let checked = members[index].device.check_config(&body);
+            checked.map_err(|refused| Reason::config(Place::default(), refused))?;
+            configs[index] = Some(Applied::of(&body));
+        }
         reader.footer(starts[index].id)?;
     }
     let read = members.iter().zip(&starts).zip(data_bytes);
     let read = read.map(|((member, start), data_bytes)| (member.identity, start, data_bytes));
-    described(&mut reader, read, force).map_err(|(_, reason)| reason)
+    let entries = described(&mut reader, read, force).map_err(|(_, reason)| reason)?;
+    Ok(Checked { entries, configs })
 }
 
 /// Checks that the devices can be in one transfer: that each has a name of its own, and several have P2P.
@@ -78,16 +98,49 @@ pub(super) fn sides<S, D>(
     Ok(())
 }
 
-/// What the length of a device's configuration follows from.
-pub(super) fn layout_of<D: Migratable>(member: &Member<'_, D>) -> Result<Option<Layout>, Reason> {
-    member.device.config_layout().map_err(|refused| Reason::config(Place::default(), refused))
+/// What the lengths of the devices' configurations follow from, or which device's can't be told.
+pub(super) fn layouts<D: Migratable>(
+    members: &[Member<'_, D>],
+) -> Result<Vec<Option<Layout>>, (usize, Reason)> {
+    let layout = |(index, member): (usize, &Member<'_, D>)| {
+        let layout = member.device.config_layout();
+        layout.map_err(|refused| (index, Reason::config(Place::default(), refused)))
+    };
+    members.iter().enumerate().map(layout).collect()
 }
 
-/// Reads one payload, which ends as `load` wants it; returns how many bytes of data it has.
-fn payload(reader: &mut Reader<impl Transport>, layout: Option<Layout>) -> Result<u64, Reason> {
-    let Walked { data_bytes, terminator } = walk::payload(reader, PIECE, layout, |_| ())?;
+/// A payload that was read to its end.
+struct Payload {
+    data_bytes: u64,
+    /// Of a FULL section all bytes, as far as they can be a configuration's.
+    bytes: Vec<u8>,
+}
+
+impl Payload {
+    /// The body of its CONFIG record, and what is behind it.
+    fn config(&self) -> &[u8] {
+        self.bytes.strip_prefix(&encode(Tag::Config)).unwrap_or_default()
+    }
+}
+
+/// Reads one payload, which ends as `load` wants it.
+fn payload(
+    reader: &mut Reader<impl Transport>,
+    kind: Kind,
+    layout: Option<Layout>,
+) -> Result<Payload, Reason> {
+    let (begins, mut bytes) = (reader.offset(), Vec::new());
+    let is_full = matches!(kind, Kind::Begin(Begins::Full));
+    let keep = |piece: &mut Vec<u8>| {
+        if is_full && bytes.len() <= BODY_MAX {
+            bytes.append(piece);
+        }
+    };
+    let walked = walk::payload(reader, PIECE, kind, layout, keep);
+    let Walked { data_bytes, terminator } = walked.map_err(|error| in_its_words(error.into(), layout))?;
+    check_data(kind, data_bytes, begins)?;
     let got = match terminator {
-        Terminator::EndOfState => return Ok(data_bytes),
+        Terminator::EndOfState => return Ok(Payload { data_bytes, bytes }),
         Terminator::InitDataSent => "INIT_DATA_SENT",
         Terminator::ConfigLoadReady => "CONFIG_LOAD_READY",
     };

@@ -2,22 +2,27 @@
 //!
 //! Only the word behind a body tells whether it has ended, so that word is read with it and given to the session next.
 //!
-//! Deliberately absent: what a body says. The device it is for looks at it once its section is through.
+//! Deliberately absent: what a body says. Its device looks at it once its section is through.
 
 use rustix::io::Errno;
-use vfio_migration_core::session::Code;
 use vfio_migration_core::session::drive::Transport;
-use vfio_migration_core::stream::pci_config::{self, Body, Layout};
+use vfio_migration_core::session::{Cause, Code};
+use vfio_migration_core::stream::pci_config::Layout;
+use vfio_migration_core::stream::record::{self, Tag};
+use vfio_migration_core::stream::section::Begins;
 
+use super::{Kind, Place, Reason};
 use crate::errno::code;
-use crate::pci::Refused;
+use crate::file;
+use crate::pci::{Refused, read_body};
 
-/// A link on which a configuration may come for a device with this layout.
+/// A link with a section of this kind for a device whose configuration has this layout, or is empty.
 pub(super) struct Incoming<'l, T> {
     link: &'l mut T,
+    kind: Kind,
     layout: Option<Layout>,
-    /// The body that came, behind it what was read of the stream.
-    bytes: Vec<u8>,
+    /// A body that came, behind it what was read of the stream.
+    pub(super) bytes: Vec<u8>,
     /// How much of `bytes` the session has.
     given: usize,
     /// Why it is none for this device.
@@ -25,43 +30,20 @@ pub(super) struct Incoming<'l, T> {
 }
 
 impl<'l, T: Transport> Incoming<'l, T> {
-    pub(super) const fn new(link: &'l mut T, layout: Option<Layout>) -> Self {
-        Self { link, layout, bytes: Vec::new(), given: 0, refused: None }
+    pub(super) const fn new(link: &'l mut T, kind: Kind, layout: Option<Layout>) -> Self {
+        Self { link, kind, layout, bytes: Vec::new(), given: 0, refused: None }
     }
 
-    /// The body that came, where one did.
-    pub(super) fn body(&self) -> Option<Body<'_>> {
-        self.layout.and_then(|layout| Body::decode(layout, &self.bytes).ok()).map(|(body, _)| body)
-    }
-
-    /// Reads a body and the word behind it; returns the body's length.
-    fn read(&mut self, layout: Layout) -> Result<usize, Code> {
-        loop {
-            let wanted = match Body::decode(layout, &self.bytes) {
-                Ok((_, length)) => return Ok(length),
-                Err(pci_config::Error::Short { wanted }) => wanted,
-                Err(error) => {
-                    self.refused = Some(Refused::Body { error, layout });
-                    return Err(code(Errno::BADMSG));
-                }
-            };
-            self.fill(wanted)?;
+    fn body(&mut self) -> Result<usize, Code> {
+        let Some(layout) = self.layout else { return Ok(0) };
+        let Self { link, bytes, refused, .. } = self;
+        match read_body(layout, bytes, |rest| fill(*link, rest, refused))? {
+            Ok(length) => Ok(length),
+            Err(error) => {
+                *refused = Some(Refused::Body { error, layout });
+                Err(code(Errno::BADMSG))
+            }
         }
-    }
-
-    fn fill(&mut self, wanted: usize) -> Result<(), Code> {
-        let mut have = self.bytes.len();
-        self.bytes.resize(wanted, 0);
-        while have < wanted {
-            have += match self.link.recv(&mut self.bytes[have..])? {
-                0 => {
-                    self.refused = Some(Refused::Ended { missing: wanted - have });
-                    return Err(code(Errno::NODATA));
-                }
-                count => count,
-            };
-        }
-        Ok(())
     }
 }
 
@@ -86,11 +68,45 @@ impl<T: Transport> Transport for Incoming<'_, T> {
     }
 
     fn recv_config(&mut self) -> Result<u64, Code> {
-        let Some(layout) = self.layout else {
-            self.refused = Some(Refused::NoFunction);
-            return Err(code(Errno::OPNOTSUPP));
-        };
-        self.given = self.read(layout)?;
+        match self.kind {
+            Kind::Begin(Begins::Full) => {}
+            Kind::Begin(Begins::Start) | Kind::Continue(_) => {
+                self.refused = Some(Refused::OutOfPlace);
+                return Err(code(Errno::BADMSG));
+            }
+        }
+        self.given = self.body()?;
         Ok(self.given as u64)
     }
+}
+
+/// What went wrong with a section's payload, in the words of its device: one that is no PCI function has an empty body,
+/// behind which END_OF_STATE is wanted.
+pub(super) fn in_its_words(reason: Reason, layout: Option<Layout>) -> Reason {
+    let is_body =
+        |error: &record::Error| matches!(error, record::Error::Unterminated { after: Tag::Config, .. });
+    match reason {
+        Reason::Session { place, cause: Cause::Record(error) } if layout.is_none() && is_body(&error) => {
+            Reason::config(place, Refused::NoFunction)
+        }
+        Reason::Stream(file::Error::Record { error, .. }) if layout.is_none() && is_body(&error) => {
+            Reason::config(Place::default(), Refused::NoFunction)
+        }
+        reason => reason,
+    }
+}
+
+/// Fills `buffer` from `link`.
+fn fill(link: &mut impl Transport, buffer: &mut [u8], refused: &mut Option<Refused>) -> Result<(), Code> {
+    let mut have = 0;
+    while have < buffer.len() {
+        have += match link.recv(&mut buffer[have..])? {
+            0 => {
+                *refused = Some(Refused::Ended { missing: buffer.len() - have });
+                return Err(code(Errno::NODATA));
+            }
+            count => count,
+        };
+    }
+    Ok(())
 }

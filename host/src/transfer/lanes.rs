@@ -13,7 +13,8 @@ use vfio_migration_core::session::Code;
 use vfio_migration_core::session::drive::Transport;
 use vfio_migration_core::stream::pci_config::Layout;
 
-use super::load::{Loading, Receiving, next_section};
+use super::config::in_its_words;
+use super::load::{Loading, Receiving, Sections, next_section};
 use super::{Closed, Kind, Migratable, Reason, Watch, walk};
 use crate::errno::code;
 use crate::file::Reader;
@@ -29,7 +30,7 @@ pub(super) fn sections<D: Migratable, W: Watch>(
 ) -> Result<(), (usize, Reason)> {
     let starts: Vec<_> = receiving.iter().map(|member| member.start.clone()).collect();
     let layouts: Vec<_> = receiving.iter().map(|member| member.layout).collect();
-    let mut ended = vec![false; starts.len()];
+    let mut ended = vec![Sections::Going; starts.len()];
     thread::scope(|scope| {
         let lanes: Vec<_> = receiving
             .iter_mut()
@@ -108,9 +109,10 @@ impl Lane {
         layout: Option<Layout>,
     ) -> Result<(), Reason> {
         self.send(Piece::Payload(kind, reader.offset()));
-        walk::payload(reader, PIECE, layout, |bytes| {
+        walk::payload(reader, PIECE, kind, layout, |bytes| {
             self.send(Piece::Bytes(std::mem::replace(bytes, self.memory())));
-        })?;
+        })
+        .map_err(|error| in_its_words(error.into(), layout))?;
         Ok(())
     }
 

@@ -14,12 +14,12 @@ use vfio_migration_core::session::drive::{self, Transport};
 use vfio_migration_core::session::event::{Event, Observe};
 use vfio_migration_core::session::fleet::Order;
 use vfio_migration_core::session::{Code, Destination, DestinationPhase, Failure, Left, Misuse};
-use vfio_migration_core::stream::pci_config::Layout;
+use vfio_migration_core::stream::pci_config::{Body, Layout};
 use vfio_migration_core::stream::record::Terminator;
 use vfio_migration_core::stream::section::{Begins, Continues, Item};
 
-use super::check::layout_of;
-use super::config::Incoming;
+use super::check::layouts;
+use super::config::{Incoming, in_its_words};
 use super::lanes;
 use super::together::{Together, fleet, halt};
 use super::walk::{self, Walked};
@@ -62,17 +62,19 @@ pub fn load<D: Migratable, Fd: AsFd>(
         let fleet = fleet(&members, &names).map_err(|reason| (0, reason))?;
         let halt = halt(&mut link, members.len());
         let halt = halt.map_err(|code| (0, file::Error::Recv { offset: 0, code }.into()))?;
+        let layouts = layouts(&members)?;
         let (reader, starts) = accept(&members, link, plan.force)?;
-        Ok((Together::new(fleet, halt), reader, starts))
+        Ok((Together::new(fleet, halt), reader, starts.into_iter().zip(layouts)))
     };
     let (together, mut reader, starts) = match begin() {
         Ok(begun) => begun,
         Err((index, reason)) => return Err(Error::new(reason, index, devices)),
     };
     let mut receiving = Vec::new();
-    for (index, (mut member, start)) in members.into_iter().zip(starts).enumerate() {
+    for (index, (mut member, (start, layout))) in members.into_iter().zip(starts).enumerate() {
         let ready = make_ready(&mut member, &mut devices[index].1, watch);
-        match ready.and_then(|()| Receiving::new(member, start, devices[index].1, plan)) {
+        let found = devices[index].1;
+        match ready.and_then(|()| Ok(Receiving::new(member, start, found, layout, plan)?)) {
             Ok(member) => receiving.push(member),
             Err(reason) => return Err(Error::new(reason, index, devices)),
         }
@@ -154,7 +156,8 @@ fn start(reader: &mut Reader<impl Transport>, wanted: usize, got: usize) -> Resu
         }
     };
     let offset = reader.offset();
-    let Walked { data_bytes, terminator } = walk::payload(reader, PIECE, None, |_| ())?;
+    let Walked { data_bytes, terminator } =
+        walk::payload(reader, PIECE, Kind::Begin(Begins::Start), None, |_| ())?;
     if data_bytes > 0 || terminator != Terminator::EndOfState {
         let (wanted, got) = ("SETUP and END_OF_STATE in a START section", "something else".into());
         return Err(file::Error::Unexpected { offset, wanted, got }.into());
@@ -229,13 +232,20 @@ pub(super) struct Receiving<'m, D> {
     pieces: u64,
     /// What the length of a CONFIG record's body follows from, where it is a PCI function.
     pub(super) layout: Option<Layout>,
-    /// What was set of its configuration.
+    /// The configuration that came, with the word behind it.
+    config: Option<Vec<u8>>,
+    /// What was set of it.
     applied: Option<Applied>,
 }
 
 impl<'m, D: Migratable> Receiving<'m, D> {
-    fn new(member: Member<'m, D>, start: Start, found: Left, plan: &Load) -> Result<Self, Reason> {
-        let layout = layout_of(&member)?;
+    fn new(
+        member: Member<'m, D>,
+        start: Start,
+        found: Left,
+        layout: Option<Layout>,
+        plan: &Load,
+    ) -> Result<Self, Misuse> {
         let Member { device, features, now, identity, idstr: name, buffer } = member;
         let destination = Destination::new(features, now, plan.switchover_ack, buffer)?;
         Ok(Self {
@@ -249,8 +259,18 @@ impl<'m, D: Migratable> Receiving<'m, D> {
             data_bytes: 0,
             pieces: 0,
             layout,
+            config: None,
             applied: None,
         })
+    }
+
+    /// Sets what came of its configuration, now that the whole stream was checked.
+    fn configure(&mut self) -> Result<(), Reason> {
+        let decode = |bytes| Body::decode(self.layout?, bytes).ok();
+        let Some((body, _)) = self.config.as_deref().and_then(decode) else { return Ok(()) };
+        let applied = self.device.apply_config(&body);
+        self.applied = Some(applied.map_err(|refused| Reason::config(Place::default(), refused))?);
+        Ok(())
     }
 
     /// Where it is after a failure.
@@ -291,6 +311,7 @@ impl<W: Watch> Loading<'_, '_, W> {
         let loaded = receiving.iter().map(|member| (member.identity, &member.start, member.data_bytes));
         let entries = described(reader, loaded, self.plan.force)?;
         let ended = Instant::now();
+        self.together.each(receiving, |_, member| member.configure())?;
         self.together.each(receiving, |index, member| {
             member.destination.stop()?;
             self.order(index, member)
@@ -310,8 +331,8 @@ impl<W: Watch> Loading<'_, '_, W> {
         member: &mut Receiving<'_, D>,
         reader: &mut Reader<impl Transport>,
     ) -> Result<(), Reason> {
-        let mut ended = [false];
-        while let Some((_, kind)) = next_section(reader, slice::from_ref(&member.start), &mut ended)? {
+        let mut sections = [Sections::Going];
+        while let Some((_, kind)) = next_section(reader, slice::from_ref(&member.start), &mut sections)? {
             let payload = reader.offset();
             self.payload(0, member, kind, payload, reader)?;
             reader.footer(member.start.id)?;
@@ -329,20 +350,25 @@ impl<W: Watch> Loading<'_, '_, W> {
         link: &mut impl Transport,
     ) -> Result<(), Reason> {
         member.destination.section()?;
-        let mut link = Incoming::new(link, member.layout);
+        let before = member.data_bytes;
+        let mut link = Incoming::new(link, kind, member.layout);
         let driven = self.drive(index, member, &mut link);
-        let place = |member: &Receiving<'_, D>| {
-            let section = Some((kind, member.start.name.clone(), payload));
-            Place { section, record: member.destination.record() }
-        };
-        driven.map_err(|reason| match (reason, link.refused.take()) {
-            (Reason::Session { .. }, Some(refused)) => Reason::config(place(member), refused),
-            (Reason::Session { cause, .. }, None) => Reason::Session { place: place(member), cause },
-            (reason, _) => reason,
-        })?;
-        if let Some(body) = link.body() {
-            let applied = member.device.apply_config(&body);
-            member.applied = Some(applied.map_err(|refused| Reason::config(place(member), refused))?);
+        let Incoming { bytes, refused, .. } = link;
+        let section = Some((kind, member.start.name.clone(), payload));
+        let place = Place { section, record: member.destination.record() };
+        match (driven, refused) {
+            (Err(Reason::Session { .. }), Some(refused)) => return Err(Reason::config(place, refused)),
+            (Err(Reason::Session { cause, .. }), None) => {
+                return Err(in_its_words(Reason::Session { place, cause }, member.layout));
+            }
+            (driven, _) => driven?,
+        }
+        check_data(kind, member.data_bytes - before, payload)?;
+        if !bytes.is_empty() {
+            let body = member.layout.and_then(|layout| Body::decode(layout, &bytes).ok());
+            let checked = body.map_or(Ok(()), |(body, _)| member.device.check_config(&body));
+            checked.map_err(|refused| Reason::config(place, refused))?;
+            member.config = Some(bytes);
         }
         Ok(())
     }
@@ -416,14 +442,25 @@ impl<W: Watch> Loading<'_, '_, W> {
     }
 }
 
+/// How far a device's sections are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sections {
+    /// Its END is still to come.
+    Going,
+    /// Its END is there; a FULL may follow.
+    Ended,
+    /// Its FULL is there, too.
+    Full,
+}
+
 /// Whose the next section is, and its kind, or nothing at the end byte. Behind a device's END stands a FULL at most.
 pub(super) fn next_section(
     reader: &mut Reader<impl Transport>,
     starts: &[Start],
-    ended: &mut [bool],
+    sections: &mut [Sections],
 ) -> Result<Option<(usize, Kind)>, Reason> {
     let offset = reader.offset();
-    let all_ended = ended.iter().all(|&ended| ended);
+    let all_ended = sections.iter().all(|&sections| sections != Sections::Going);
     let wanted = match all_ended {
         true => "a FULL of the device, or the end of the stream",
         false => "a PART or END of the device",
@@ -432,14 +469,18 @@ pub(super) fn next_section(
     let item = reader.item()?;
     match item {
         Item::Continue { kind, id } => {
-            if let Some(index) = with_id(id).filter(|&index| !ended[index]) {
-                ended[index] = kind == Continues::End;
+            if let Some(index) = with_id(id).filter(|&index| sections[index] == Sections::Going) {
+                if kind == Continues::End {
+                    sections[index] = Sections::Ended;
+                }
                 return Ok(Some((index, Kind::Continue(kind))));
             }
         }
         Item::Begin { kind: Begins::Full, id, name, instance: 0, version: SECTION_VERSION } => {
-            let named = |&index: &usize| ended[index] && starts[index].name.as_bytes() == name;
-            if let Some(index) = with_id(id).filter(named) {
+            let comes =
+                |&index: &usize| sections[index] == Sections::Ended && starts[index].name.as_bytes() == name;
+            if let Some(index) = with_id(id).filter(comes) {
+                sections[index] = Sections::Full;
                 return Ok(Some((index, Kind::Begin(Begins::Full))));
             }
         }
@@ -447,6 +488,17 @@ pub(super) fn next_section(
         _ => {}
     }
     Err(file::Error::Unexpected { offset, wanted, got: show(&item) }.into())
+}
+
+/// Fails where a FULL section, whose payload is at the byte `payload`, has data.
+pub(super) fn check_data(kind: Kind, data_bytes: u64, payload: u64) -> Result<(), Reason> {
+    match kind {
+        Kind::Begin(Begins::Full) if data_bytes > 0 => {
+            let (wanted, got) = ("CONFIG or the end of the payload in a FULL section", "DATA".into());
+            Err(file::Error::Unexpected { offset: payload, wanted, got }.into())
+        }
+        Kind::Begin(_) | Kind::Continue(_) => Ok(()),
+    }
 }
 
 /// Reads the end of the stream, and checks that it describes what was read: of each device what it is, its sections and

@@ -37,7 +37,7 @@ mod save;
 mod together;
 mod walk;
 
-pub use check::{check, check_sides, check_together};
+pub use check::{Checked, check, check_sides, check_together};
 pub use hand_over::hand_over;
 pub use load::{Load, load};
 pub use precopy::PreCopy;
@@ -69,10 +69,20 @@ pub trait Migratable: Device + Send {
         Err(pci::Refused::NoFunction)
     }
 
-    /// Sets what a CONFIG record of this device's layout says, once its section is through; the device is in RESUMING.
+    /// Checks that a CONFIG record of this device's layout is of such a function, as soon as its section is through.
+    /// Nothing may be set yet: the stream's end is still to be checked.
     ///
     /// # Errors
-    /// It is of another kind of function, or the kernel refused; the device is reset then.
+    /// It is of another kind of function.
+    fn check_config(&self, body: &Body<'_>) -> Result<(), pci::Refused> {
+        let _ = body;
+        Err(pci::Refused::NoFunction)
+    }
+
+    /// Sets what a CONFIG record says that was checked. The whole stream is, and the device is still in RESUMING.
+    ///
+    /// # Errors
+    /// The kernel refused; the device is reset then.
     fn apply_config(&mut self, body: &Body<'_>) -> Result<Applied, pci::Refused> {
         let _ = body;
         Err(pci::Refused::NoFunction)
@@ -92,6 +102,10 @@ impl<Fd: AsFd + Send> Migratable for crate::device::Device<Fd> {
         Function::of(self.fd())?.ok_or(pci::Refused::NoFunction)?.body()
     }
 
+    fn check_config(&self, body: &Body<'_>) -> Result<(), pci::Refused> {
+        Function::of(self.fd())?.ok_or(pci::Refused::NoFunction)?.check(body)
+    }
+
     fn apply_config(&mut self, body: &Body<'_>) -> Result<Applied, pci::Refused> {
         Function::of(self.fd())?.ok_or(pci::Refused::NoFunction)?.apply(body)
     }
@@ -103,16 +117,18 @@ impl Migratable for Assigned {
     }
 
     fn config_layout(&self) -> Result<Option<Layout>, pci::Refused> {
-        self.sim.config_space().map(|space| pci::layout_of(&space)).transpose()
+        Ok(self.sim.config_space().map(|space| Layout::of_device(&space)))
     }
 
     fn config(&mut self) -> Result<Vec<u8>, pci::Refused> {
-        let space = self.sim.config_space().ok_or(pci::Refused::NoFunction)?;
-        Ok(pci::body(&space, pci::layout_of(&space)?))
+        self.sim.config_space().map(|space| pci::body(&space)).ok_or(pci::Refused::NoFunction)
+    }
+
+    fn check_config(&self, body: &Body<'_>) -> Result<(), pci::Refused> {
+        pci::check(body, &self.sim.config_space().ok_or(pci::Refused::NoFunction)?)
     }
 
     fn apply_config(&mut self, body: &Body<'_>) -> Result<Applied, pci::Refused> {
-        pci::check(body, &self.sim.config_space().ok_or(pci::Refused::NoFunction)?)?;
         let applied = Applied::of(body);
         self.sim.write_command(applied.command);
         Ok(applied)
@@ -403,6 +419,17 @@ impl Reason {
         answer == Some(code(Errno::CANCELED))
     }
 
+    /// Whether the stream ended, or could not be read any further, where more of it was wanted.
+    #[must_use]
+    pub fn is_of_cut_stream(&self) -> bool {
+        match self {
+            Self::Session { cause: Cause::RecvClosed { .. } | Cause::Recv { .. }, .. }
+            | Self::Stream(file::Error::Ended { .. } | file::Error::Recv { .. }) => true,
+            Self::Config { refused, .. } => matches!(**refused, pci::Refused::Ended { .. }),
+            _ => false,
+        }
+    }
+
     /// Whose refusal this is.
     #[must_use]
     pub fn refused(&self) -> Refused {
@@ -436,6 +463,7 @@ impl Reason {
             Self::Config { refused, .. } => match **refused {
                 pci::Refused::Kernel(..) => Refused::ByDevice,
                 pci::Refused::NoFunction
+                | pci::Refused::OutOfPlace
                 | pci::Refused::Body { .. }
                 | pci::Refused::Ended { .. }
                 | pci::Refused::Differs(_) => Refused::Stream,

@@ -5,7 +5,9 @@
 use vfio_migration_core::session::drive::Transport;
 use vfio_migration_core::stream::pci_config::Layout;
 use vfio_migration_core::stream::record::Terminator;
+use vfio_migration_core::stream::section::Begins;
 
+use super::Kind;
 use crate::file::{Error, Reader};
 use crate::qemu::Payload;
 
@@ -18,17 +20,22 @@ pub(super) struct Walked {
 }
 
 /// Reads one payload in pieces of about `piece` bytes at most, and gives each to `sink`, which takes its bytes or leaves
-/// them: what it leaves is cleared. `layout` is that of the device's configuration.
+/// them: what it leaves is cleared. Only a FULL section, whose device has a configuration of `layout` or an empty one, may
+/// have a CONFIG record.
 ///
 /// # Errors
-/// [`Error`]; without a layout a CONFIG record, whose length only its device knows, is refused.
+/// [`Error`].
 pub(super) fn payload(
     reader: &mut Reader<impl Transport>,
     piece: usize,
+    kind: Kind,
     layout: Option<Layout>,
     mut sink: impl FnMut(&mut Vec<u8>),
 ) -> Result<Walked, Error> {
-    let mut payload = Payload::of_device(reader.offset(), layout);
+    let mut payload = match kind {
+        Kind::Begin(Begins::Full) => Payload::full(reader.offset(), layout),
+        Kind::Begin(Begins::Start) | Kind::Continue(_) => Payload::new(reader.offset()),
+    };
     let (mut bytes, mut data_bytes) = (Vec::new(), 0);
     loop {
         let step = payload.step(reader, &mut bytes, piece)?;

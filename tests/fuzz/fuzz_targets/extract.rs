@@ -59,7 +59,7 @@ fn extract(stream: &[u8], channels: &[Vec<u8>]) -> Result<Vec<Entry>, ExtractErr
     let mut out = temporary();
     let bytes: usize = channels.iter().map(Vec::len).sum::<usize>() + stream.len();
     let taken = memory::within(BOUND + PER_BYTE * bytes, || {
-        let walker = Walker::open(holding(stream)).expect("a file in memory");
+        let walker = Walker::open(holding(stream), None).expect("a file in memory");
         plan.run(walker, Link::new(out.as_fd(), None), |_| ())
     });
     let mut written = Vec::new();

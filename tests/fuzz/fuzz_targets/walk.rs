@@ -26,7 +26,7 @@ fuzz_target!(init: seeds::write(seeds::walk), |input: &[u8]| {
     };
     memory::within(BOUND + PER_BYTE * stream.len(), || {
         if how & 2 > 0 {
-            let walker = Walker::open(holding(&stream)).expect("a file in memory");
+            let walker = Walker::open(holding(&stream), None).expect("a file in memory");
             walk(walker, &stream, honest);
         } else {
             let piece = if piece == 0 { usize::MAX } else { piece.into() };

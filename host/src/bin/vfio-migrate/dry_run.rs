@@ -7,8 +7,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use vfio_migration_core::device::{State, arc};
-use vfio_migration_host::file::Entry;
-use vfio_migration_host::transfer::{Leave, Save};
+use vfio_migration_host::transfer::{Checked, Leave, Save};
 
 use crate::progress::milliseconds;
 use crate::target::Target;
@@ -41,13 +40,16 @@ pub(crate) fn hand_over(source: &Target, destination: &Target, plan: &Save<'_>) 
 }
 
 /// What `load` would do with a stream that was checked.
-pub(crate) fn load(entries: &[Entry], targets: &[Target], leave: Leave, input: &str) -> Outcome {
+pub(crate) fn load(checked: &Checked, targets: &[Target], leave: Leave, input: &str) -> Outcome {
     let mut out = io::stdout().lock();
     let mut say = || {
         writeln!(out, "{input} is whole and undamaged")?;
-        for (entry, target) in entries.iter().zip(targets) {
+        for ((entry, target), config) in checked.entries.iter().zip(targets).zip(&checked.configs) {
             let bytes = entry.data_bytes;
             writeln!(out, "  {} gets the {bytes} bytes of '{}'", target.identity.idstr(), entry.idstr)?;
+            if let Some(applied) = config {
+                writeln!(out, "  would set of its configuration: {applied}")?;
+            }
         }
         destinations(&mut out, targets, leave)?;
         writeln!(out, "nothing was done")

@@ -61,7 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let channels = arguments.channel.iter().map(|path| Ok((path, stdio::input(path, "--channel -")?)));
     let channels = channels.collect::<Result<Vec<_>, Fail>>()?;
     arguments.svg.as_deref().map_or(Ok(()), Output::check)?;
-    let walker = Walker::open(input).map_err(|error| Fail::io(arguments.file.display(), error))?;
+    let walker = Walker::open(input, None).map_err(|error| Fail::io(arguments.file.display(), error))?;
     let out = io::BufWriter::new(io::stdout().lock());
     let mut picture = Picture::default();
     let found = if arguments.json {
@@ -120,7 +120,7 @@ fn look<'a>(
     let error = stream(&mut walker, &mut totals, picture, &mut report)?;
     let mut found = error.map_or(Ok(()), |error| Err((None, error)));
     for (path, input) in channels {
-        let channel = Channel::open(input, walker.page_size());
+        let channel = Channel::open(input, walker.page_size(), None);
         let error = look_at_channel(path, channel, &mut totals, picture, &mut report)?;
         found = found.and(error.map_or(Ok(()), |error| Err((Some(path), error))));
     }

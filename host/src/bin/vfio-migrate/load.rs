@@ -3,18 +3,15 @@
 //! Deliberately absent: the checks of the stream, which are in `transfer`, so that a VMM has them too; and all of a
 //! machine's stream but its VFIO devices, which only a QEMU takes.
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use vfio_migration_host::buffer::Buffer;
-use vfio_migration_host::interrupt::Interrupt;
-use vfio_migration_host::link::Link;
-use vfio_migration_host::qemu::Extract;
-use vfio_migration_host::transfer::{self, Load};
+use vfio_migration_host::transfer::{self, Load, Report};
 
 use crate::progress::{Progress, amount, milliseconds};
 use crate::save::{Leave, new_buffers};
-use crate::stdio::{self, say};
+use crate::stdio::say;
 use crate::target::Target;
 use crate::trace::TraceArguments;
 use crate::{Fail, Outcome, dry_run, extract, interrupt_on_signals, new_interrupt, parse_size};
@@ -73,31 +70,35 @@ pub(crate) fn run(arguments: &Arguments, trace: &TraceArguments) -> Outcome {
         let wanted = format!("--section: wanted one for each of {devices} devices, or none, got {sections}");
         return Err(Fail::usage(anyhow::anyhow!(wanted)));
     }
-    let mut buffers = new_buffers(arguments.devices.len(), arguments.buffer, Buffer::for_destination)?;
-    let input = stdio::input(&arguments.input, "--input -")?;
+    let mut buffers = new_buffers(devices, arguments.buffer, Buffer::for_destination)?;
+    let from = extract::From::open(&arguments.input, "--input -", &arguments.channel)?;
     let interrupt = new_interrupt()?;
     let mut targets = Target::open_all(&arguments.devices, &interrupt)?;
     interrupt_on_signals(&interrupt)?;
     let estimate = targets.iter().map(Target::data_size).sum();
     let leave = arguments.leave.into();
-    let from = From { arguments, input, interrupt: &interrupt };
     let drivers: Vec<_> = targets.iter().map(|target| target.identity.driver.clone()).collect();
+    let wanted = extract::wanted(&arguments.section, &drivers)?;
     let mut names = arguments.section.iter().cloned();
     let members = targets.iter_mut().zip(&mut buffers);
     let members: Vec<_> = members.map(|(target, buffer)| target.member(names.next(), buffer)).collect();
     // Whose state it is was said by name.
-    let force = arguments.force || !arguments.section.is_empty();
+    let force = arguments.force || sections != 0;
     if arguments.dry_run {
         let check = |link| transfer::check(&members, link, force).map_err(transfer::Error::of_nothing);
-        let entries = from.give(&drivers, check)?;
-        return dry_run::load(&entries, &targets, leave, &arguments.input.display().to_string());
+        let checked = from.stream(&wanted, &interrupt, check)?;
+        return dry_run::load(&checked, &targets, leave, &arguments.input.display().to_string());
     }
     let plan = Load { leave, force, switchover_ack: false };
     let progress = Progress::new("loading", estimate, trace.is_verbose());
-    let loaded = from.give(&drivers, |link| transfer::load(members, link, &plan, &progress));
+    let loaded = from.stream(&wanted, &interrupt, |link| transfer::load(members, link, &plan, &progress));
     let time = progress.finish();
-    let report = loaded?;
-    for ((entry, target), config) in report.entries.iter().zip(&targets).zip(&report.configs) {
+    tell(&loaded?, &targets, time);
+    Ok(())
+}
+
+fn tell(report: &Report, targets: &[Target], time: Duration) {
+    for ((entry, target), config) in report.entries.iter().zip(targets).zip(&report.configs) {
         say(format_args!(
             "loaded '{}' into {}: state of {}; the device is in {}",
             entry.idstr,
@@ -106,34 +107,8 @@ pub(crate) fn run(arguments: &Arguments, trace: &TraceArguments) -> Outcome {
             target.state()
         ));
         if let Some(applied) = config {
-            say(format_args!("  of its configuration {applied}"));
+            say(format_args!("  set of its configuration: {applied}"));
         }
     }
     say(format_args!("from the stream's last byte to the end took {}", milliseconds(report.downtime)));
-    Ok(())
-}
-
-/// Where a stream of ours comes from: what was given, or a machine's stream that it is taken out of.
-struct From<'a> {
-    arguments: &'a Arguments,
-    input: OwnedFd,
-    interrupt: &'a Interrupt,
-}
-
-impl From<'_> {
-    /// Gives the stream to `load`, for devices of these drivers.
-    fn give<T>(
-        self,
-        drivers: &[String],
-        load: impl FnOnce(Link) -> Result<T, transfer::Error>,
-    ) -> Result<T, Fail> {
-        let Self { arguments: Arguments { input: path, section, channel, .. }, input, interrupt } = self;
-        if section.is_empty() {
-            let loaded = load(Link::new(input, Some(interrupt.clone())));
-            return loaded.map_err(|error| Fail::transfer(error, path, interrupt));
-        }
-        let channels = &extract::open_channels(channel)?[..];
-        let plan = Extract { sections: section, drivers, channels, interrupt: Some(interrupt) };
-        extract::into(&plan, input, path, interrupt, load)
-    }
 }

@@ -11,6 +11,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::FileType;
 use vfio_migration_host::interrupt::Interrupt;
 
 use crate::{Fail, interrupt_on_signals, stdio};
@@ -114,6 +115,24 @@ impl Drop for Output {
             let _ = fs::remove_file(beside);
         }
     }
+}
+
+/// Fails where `path`, which the command line calls `option`, is one of the files that are read through `inputs`.
+pub(crate) fn check_apart<'a>(
+    path: &Path,
+    option: &str,
+    inputs: impl IntoIterator<Item = BorrowedFd<'a>>,
+) -> Result<(), Fail> {
+    let Ok(output) = rustix::fs::stat(path) else { return Ok(()) };
+    let is_it = |stat: rustix::fs::Stat| {
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        is_file && (stat.st_dev, stat.st_ino) == (output.st_dev, output.st_ino)
+    };
+    if inputs.into_iter().any(|input| rustix::fs::fstat(input).is_ok_and(is_it)) {
+        let text = format!("{option}: wanted another file than those that are read, got {}", path.display());
+        return Err(Fail::usage(anyhow::anyhow!(text)));
+    }
+    Ok(())
 }
 
 /// A new file in the folder of `path`. A program that is killed may leave it; its name says that it is not complete.

@@ -167,6 +167,13 @@ impl Migratable for Held {
         }
     }
 
+    fn check_config(&self, body: &Body<'_>) -> Result<(), Refused> {
+        match self {
+            Self::Kernel(device) => device.check_config(body),
+            Self::Simulated(device) => device.check_config(body),
+        }
+    }
+
     fn apply_config(&mut self, body: &Body<'_>) -> Result<Applied, Refused> {
         match self {
             Self::Kernel(device) => device.apply_config(body),
