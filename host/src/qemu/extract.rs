@@ -78,6 +78,12 @@ pub enum ExtractError {
         /// Its version.
         got: u32,
     },
+    /// A device's sections stop before their END: its state is not whole.
+    #[error("wanted an END section of '{name}', got the end of the stream")]
+    Unended {
+        /// The name of the device's sections.
+        name: String,
+    },
     /// The state of a device is not in the stream.
     #[error(
         "the stream has no stop-copy data of '{name}': they went by the channels of multifd, whose files are wanted \
@@ -147,6 +153,8 @@ struct Device {
     instance: u32,
     /// The id of its sections in the new stream; 0 before its START.
     id: u32,
+    /// Whether there was an END section.
+    has_ended: bool,
     /// Whether its END had data, or those of the channels came into it.
     has_rest: bool,
     /// Whether there was a FULL section.
@@ -164,6 +172,7 @@ impl Device {
             entry,
             instance: 0,
             id: 0,
+            has_ended: false,
             has_rest: false,
             has_full: false,
             has_config: false,
@@ -225,8 +234,17 @@ impl<Out: AsFd> Taking<'_, Out> {
                 (self.devices[index].id, self.devices[index].instance) = (self.begun, section.instance);
                 self.begin(index, Begins::Start)
             }
+            Kind::Part | Kind::End if self.devices[index].has_ended => {
+                Err(out_of_order(section, "a FULL of a device behind its END"))
+            }
             Kind::Part => self.go_on(index, Continues::Part),
-            Kind::End => self.go_on(index, Continues::End),
+            Kind::End => {
+                self.devices[index].has_ended = true;
+                self.go_on(index, Continues::End)
+            }
+            Kind::Full if !self.devices[index].has_ended => {
+                Err(out_of_order(section, "a PART or END of a device before its FULL"))
+            }
             Kind::Full => {
                 self.devices[index].has_full = true;
                 Ok(())
@@ -325,6 +343,9 @@ impl<Out: AsFd> Taking<'_, Out> {
             if device.id == 0 {
                 return Err(ExtractError::Absent { wanted: name, got: self.seen });
             }
+            if !device.has_ended {
+                return Err(ExtractError::Unended { name });
+            }
             if !device.is_whole() {
                 return Err(ExtractError::Elsewhere { name });
             }
@@ -362,6 +383,11 @@ impl<Out: AsFd> Taking<'_, Out> {
         let offset = self.writer.offset();
         self.writer.all(bytes).map_err(|code| ExtractError::Write { offset, code })
     }
+}
+
+/// A section that can't stand where it does.
+fn out_of_order(section: &Section, wanted: &'static str) -> ExtractError {
+    file::Error::Unexpected { offset: section.offset, wanted, got: section.show() }.into()
 }
 
 fn listed(names: &[String]) -> String {
