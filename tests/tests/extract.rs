@@ -197,6 +197,25 @@ fn a_device_without_its_end_and_sections_behind_it_are_refused() {
 }
 
 #[test]
+fn records_that_can_not_stand_in_a_section_of_a_file_are_refused() {
+    const CONFIG_LOAD_READY: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0xef, 0x10, 0, 6];
+    let mut start = Machine::new(&[]);
+    start.begin(1, 2, NAME, 0, &vfio(&data(b"a"))).more(3, 2, &vfio(&data(b"b")));
+    let error = refused(&start.end(), &[], &[NAME]);
+    assert!(error.contains("wanted SETUP and END_OF_STATE in a START section, got DATA"), "{error}");
+    for kind in [2, 3] {
+        let mut ready = Machine::new(&[]);
+        ready.begin(1, 2, NAME, 0, &vfio(&SETUP)).more(
+            kind,
+            2,
+            &[&data(b"a")[..], &CONFIG_LOAD_READY].concat(),
+        );
+        let error = refused(&ready.more(3, 2, &vfio(&data(b"b"))).end(), &[], &[NAME]);
+        assert!(error.contains("wanted END_OF_STATE, got CONFIG_LOAD_READY"), "{error}");
+    }
+}
+
+#[test]
 fn devices_of_a_machine_are_loaded_each_with_its_own_state() {
     let configs = ["size=1000,seed=1,pci=256:2", "size=2000,seed=2"];
     let mut sources = Fleet::new("a", &configs, 64, &Log::default(), 0);

@@ -200,7 +200,12 @@ impl<Out: AsFd> Taking<'_, Out> {
     fn event(&mut self, event: &Event<'_>, page_size: u64) -> Result<(), ExtractError> {
         match *event {
             Event::Section(section) if section.family == Family::Vfio => self.section(section),
-            Event::Payload { section, bytes, tag, .. } => self.payload(section, bytes, tag, page_size),
+            Event::Payload { section, offset, bytes, tag, .. } => {
+                if self.wanted(section).is_some() {
+                    check_record(section.kind, tag, offset)?;
+                }
+                self.payload(section, bytes, tag, page_size)
+            }
             Event::SectionEnd { section, contents: Contents::Vfio(records), .. } => {
                 self.section_end(section, records.data_bytes)
             }
@@ -388,6 +393,18 @@ impl<Out: AsFd> Taking<'_, Out> {
 /// A section that can't stand where it does.
 fn out_of_order(section: &Section, wanted: &'static str) -> ExtractError {
     file::Error::Unexpected { offset: section.offset, wanted, got: section.show() }.into()
+}
+
+/// Checks that a record at `offset` may stand in such a section of a stream of ours.
+fn check_record(kind: Kind, tag: Tag, offset: u64) -> Result<(), ExtractError> {
+    let wanted = match (kind, tag) {
+        (Kind::Start, Tag::Data | Tag::Config | Tag::InitDataSent | Tag::ConfigLoadReady) => {
+            "SETUP and END_OF_STATE in a START section"
+        }
+        (Kind::Part | Kind::End, Tag::ConfigLoadReady) => "END_OF_STATE",
+        _ => return Ok(()),
+    };
+    Err(file::Error::Unexpected { offset, wanted, got: tag.name().into() }.into())
 }
 
 fn listed(names: &[String]) -> String {
