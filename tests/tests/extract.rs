@@ -261,6 +261,42 @@ fn sections_of_another_version_and_two_of_one_name_are_refused() {
 }
 
 #[test]
+fn a_device_without_its_end_and_sections_behind_it_are_refused() {
+    let begun = || {
+        let mut machine = Machine::new(&[]);
+        machine.begin(1, 2, NAME, 0, &vfio(&SETUP)).more(2, 2, &vfio(&data(b"ab")));
+        machine
+    };
+    let error = refused(&begun().end(), &[], &[NAME]);
+    assert_eq!(error, "wanted an END section of '0000:00:02.0/vfio', got the end of the stream");
+    for kind in [2, 3] {
+        let mut machine = begun();
+        machine.more(3, 2, &vfio(&data(b"c"))).more(kind, 2, &vfio(&data(b"d")));
+        let error = refused(&machine.end(), &[], &[NAME]);
+        assert!(error.contains("wanted a FULL at most of '0000:00:02.0/vfio', got "), "{error}");
+    }
+    let mut early = begun();
+    early.begin(4, 2, NAME, 0, &vfio(&[])).describe(NAME, 0, "\"size\": 8");
+    let error = refused(&early.more(3, 2, &vfio(&data(b"c"))).end(), &[], &[NAME]);
+    assert!(error.contains("wanted a PART or END of '0000:00:02.0/vfio', got FULL"), "{error}");
+}
+
+#[test]
+fn a_configuration_said_to_be_on_the_channels_where_none_can_be_is_refused() {
+    const CONFIG_LOAD_READY: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0xef, 0x10, 0, 6];
+    for kind in [2, 3] {
+        let mut ready = Machine::new(&[]);
+        ready.begin(1, 2, NAME, 0, &vfio(&SETUP)).more(
+            kind,
+            2,
+            &[&data(b"a")[..], &CONFIG_LOAD_READY].concat(),
+        );
+        let error = refused(&ready.more(3, 2, &vfio(&data(b"b"))).end(), &[], &[NAME]);
+        assert!(error.contains("got CONFIG_LOAD_READY"), "{error}");
+    }
+}
+
+#[test]
 fn devices_of_a_machine_are_loaded_each_with_its_own_state() {
     let configs = ["size=1000,seed=1,pci=256:2", "size=2000,seed=2"];
     let mut sources = Fleet::new("a", &configs, 64, &Log::default(), 0);

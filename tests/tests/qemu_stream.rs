@@ -112,6 +112,23 @@ fn a_configuration_without_a_description_is_found_by_what_is_in_it() {
 }
 
 #[test]
+fn an_empty_configuration_is_told_with_its_record() {
+    const CONFIG: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0xef, 0x10, 0, 2];
+    for described in [false, true] {
+        let mut machine = Machine::new(&[]);
+        machine.begin(4, 5, "ccw/vfio", 0, &vfio(&CONFIG));
+        if described {
+            machine.describe("ccw/vfio", 0, "\"size\": 16");
+        }
+        let bytes = machine.end();
+        let told = walk_file(&bytes);
+        whole(&told, &bytes);
+        assert_eq!(told.with("CONFIG").len(), 1, "{:?}", told.lines);
+        assert_eq!(payloads(&bytes)[0].1, vfio(&CONFIG));
+    }
+}
+
+#[test]
 fn memory_that_holds_records_sections_and_a_description_is_memory() {
     let mut page = [0; 4096];
     let bait = [

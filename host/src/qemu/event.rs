@@ -37,7 +37,7 @@ pub enum Event<'a> {
         section: &'a Section,
         /// Where they begin.
         offset: u64,
-        /// The bytes, at most [`super::PIECE`].
+        /// The bytes, at most [`super::PIECE`]; none where a CONFIG record ends whose body is empty.
         bytes: &'a [u8],
         /// Which record they belong to.
         tag: Tag,

@@ -85,6 +85,12 @@ pub enum ExtractError {
         /// Its version.
         got: u32,
     },
+    /// A device's sections stop before their END: its state is not whole.
+    #[error("wanted an END section of '{name}', got the end of the stream")]
+    Unended {
+        /// The name of the device's sections.
+        name: String,
+    },
     /// The state of a device is not in the stream.
     #[error(
         "the stream has no stop-copy data of '{name}': they went by the channels of multifd, whose files are wanted \
@@ -392,6 +398,9 @@ impl<Out: AsFd> Taking<'_, Out> {
             let name = device.entry.idstr.clone();
             if device.id == 0 {
                 return Err(ExtractError::Absent { wanted: name, got: self.seen });
+            }
+            if device.stage == Stage::Going {
+                return Err(ExtractError::Unended { name });
             }
             if !device.is_whole() {
                 return Err(ExtractError::Elsewhere { name });

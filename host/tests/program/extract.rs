@@ -4,9 +4,11 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
-use crate::{code, files, folder, program, run, stderr, stdout};
+use rustix::process::Signal;
+
+use crate::{code, files, folder, program, run, signal, stderr, stdout};
 
 const NAME: &str = "0000:00:02.0/vfio";
 
@@ -117,12 +119,91 @@ fn a_machines_stream_from_a_pipe_is_refused_at_the_first_section_that_only_a_fil
 }
 
 #[test]
+fn an_output_that_is_an_input_is_refused_and_stays_as_it_is() {
+    let folder = folder("extract_onto_itself");
+    let stream = named(&folder, "sim:size=1000,seed=3");
+    let before = fs::read(&stream).unwrap();
+    let link = folder.join("link").to_str().unwrap().to_owned();
+    std::os::unix::fs::symlink(&stream, &link).unwrap();
+    for output in [&stream, &link] {
+        let taken = run(&["extract", &stream, "--section", NAME, "-o", output]);
+        assert_eq!(code(&taken), Some(2), "{}", stderr(&taken));
+    }
+    let channel = run(&[
+        "extract",
+        &golden("qemu-10-precopy.bin"),
+        "--section",
+        NAME,
+        "--channel",
+        &stream,
+        "-o",
+        &stream,
+    ]);
+    assert_eq!(code(&channel), Some(2), "{}", stderr(&channel));
+    assert!(fs::read(&stream).unwrap() == before, "the input was changed");
+}
+
+/// A pipe in a folder, whose writer stays until it is dropped and writes nothing but these bytes.
+fn silent(folder: &Path, bytes: &[u8]) -> (String, File) {
+    let path = folder.join("pipe").to_str().unwrap().to_owned();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let mut writer = File::options().read(true).write(true).open(&path).unwrap();
+    std::io::Write::write_all(&mut writer, bytes).unwrap();
+    (path, writer)
+}
+
+/// Waits until the program handles a signal by itself.
+fn wait_until_caught(child: &Child, signal: Signal) {
+    let is_caught = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+        u64::from_str_radix(mask, 16).unwrap() >> (signal.as_raw() - 1) & 1 == 1
+    };
+    while !is_caught() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_wait_for_a_stream_that_does_not_come_is_ended_by_an_interrupt() {
+    let folder = folder("extract_interrupted");
+    let (pipe, _writer) = silent(&folder, b"");
+    let out = out(&folder);
+    for arguments in [
+        &["extract", &pipe, "--section", NAME, "-o", &out][..],
+        &["load", "sim:size=1000", "--input", &pipe, "--section", NAME],
+    ] {
+        let child = program().args(arguments).stderr(Stdio::piped()).spawn().unwrap();
+        wait_until_caught(&child, Signal::INT);
+        signal(&child, Signal::INT);
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(code(&ended), Some(130), "{arguments:?}: {}", stderr(&ended));
+        assert!(stderr(&ended).contains("ended by signal 2"), "{}", stderr(&ended));
+    }
+    assert!(!folder.join("card.state").exists());
+}
+
+#[test]
+fn a_device_that_refuses_is_told_at_once_though_the_stream_goes_on() {
+    let folder = folder("extract_refused");
+    let path = folder.join("small.stream").to_str().unwrap().to_owned();
+    let save = ["save", "sim:size=100KiB", "-o", &path, "--qemu-id", "0000:00:02.0", "--buffer", "4KiB"];
+    assert_eq!(code(&run(&save)), Some(0));
+    let (pipe, _writer) = silent(&folder, &fs::read(&path).unwrap()[..50_000]);
+    let load = run(&["load", "sim:size=100KiB,fail=set-resuming:1", "--input", &pipe, "--section", NAME]);
+    assert_eq!(code(&load), Some(3), "{}", stderr(&load));
+    assert!(stderr(&load).contains("the device refused RESUMING"), "{}", stderr(&load));
+}
+
+#[test]
 fn wrong_numbers_of_names_end_with_2_before_anything_is_opened() {
-    let table: [&[&str]; 4] = [
+    let table: [&[&str]; 6] = [
         &["extract", "x", "-o", "y"],
         &["extract", "x", "--section", "a", "--section", "b", "--driver", "c", "-o", "y"],
         &["load", "sim:", "--input", "x", "--section", "a", "--section", "b"],
         &["load", "sim:", "--input", "x", "--channel", "c"],
+        &["extract", "/dev/null", "--section", "a", "--section", "a", "-o", "y"],
+        &["extract", "/dev/null", "--section", "a", "--driver", "b\u{1b}[31m", "-o", "y"],
     ];
     for arguments in table {
         let output = run(arguments);

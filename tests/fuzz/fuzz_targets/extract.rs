@@ -1,6 +1,6 @@
 //! A device taken out of a machine's stream and of multifd's channels that nobody made.
 //!
-//! - What was taken out is a whole stream of ours, with the bytes of data that it tells; what was not, never looks so.
+//! - What was taken out is a whole stream of ours that can be loaded; what was not, never looks so.
 //! - Channels that hold a whole state are refused only where its pieces lie too far apart.
 //! - Each channel is walked to its end, with no more events than bytes.
 //! - No more is held than [`BOUND`] bytes, and [`PER_BYTE`] for each that is read.
@@ -24,8 +24,9 @@ use vfio_migration_host::file::Entry;
 use vfio_migration_host::link::Link;
 use vfio_migration_host::qemu::ExtractError::{self, Channels};
 use vfio_migration_host::qemu::{Channel, ChannelEvent, ChannelsError, Extract, Walker};
+use vfio_migration_host::transfer;
 use vfio_migration_tests::machine::walk_file;
-use vfio_migration_tests::transfer::{holding, temporary};
+use vfio_migration_tests::transfer::{Fleet, Log, holding, temporary};
 
 fuzz_target!(init: seeds::write(seeds::extract), |input: &[u8]| {
     let ([how, count, rest], _, bytes) = split(input);
@@ -69,10 +70,18 @@ fn extract(stream: &[u8], channels: &[Vec<u8>]) -> Result<Vec<Entry>, ExtractErr
         Ok(entries) => {
             assert_eq!((told.says(), told.bytes), (String::new(), written.len() as u64));
             assert!(entries[0].data_bytes <= bytes as u64, "more data than there were");
+            assert_loadable(&written);
         }
         Err(error) => assert!(told.error.is_some(), "what is not whole looks so: {error}"),
     }
     taken
+}
+
+/// What was taken out is loaded by a device of its kind, as far as a dry run can tell.
+fn assert_loadable(stream: &[u8]) {
+    let mut fleet = Fleet::new("destination", &["size=40,pci=256"], 64, &Log::default(), 0);
+    let checked = transfer::check(&fleet.members(), Memory::new(stream), true);
+    assert!(checked.is_ok(), "taken out, and refused: {checked:?}");
 }
 
 /// Walks a channel to its end.

@@ -4,7 +4,7 @@
 //! Deliberately absent: core's decoder. What was made is known without it.
 
 use vfio_migration_core::stream::section::{self, Begins, Continues, Item, PREAMBLE};
-use vfio_migration_tests::payload::{CONFIG, END, SETUP, data};
+use vfio_migration_tests::payload::{CONFIG, END, INIT_DATA_SENT, SETUP, data};
 
 use crate::compose::{encoded, flip, next, raw};
 
@@ -95,7 +95,17 @@ impl Machine {
             11 => flip(&mut self.bytes, high, steps),
             12 => self.bytes.truncate(self.bytes.len().saturating_sub(high)),
             13 => self.go_on(MEMORY, Continues::Part, raw(steps, high)),
-            14 => self.go_on(VFIO, Continues::Part, raw(steps, high)),
+            14 => {
+                let kind = if high & 1 > 0 { Continues::Part } else { Continues::End };
+                let payload: &[u8] = match high >> 1 {
+                    0 => b"\xff\xff\xff\xff\xef\x10\0\x06",
+                    1 => &INIT_DATA_SENT,
+                    2 => &[SETUP, END].concat(),
+                    3 => &[&CONFIG[..], &config(), &END].concat(),
+                    _ => raw(steps, high),
+                };
+                self.go_on(VFIO, kind, payload);
+            }
             _ => self.full(99, "timer", raw(steps, 4), high),
         }
     }
