@@ -80,9 +80,16 @@ fn a_record_of_qemu_is_walked_with_the_length_that_its_body_has() {
     let mut decoder = Decoder::new();
     decoder.word(*payload.first_chunk().unwrap()).unwrap();
     assert_eq!(decoder.wanted(), Wanted::Config);
-    let Err(Error::Short { wanted }) = Body::decode(Layout::new(255, 0).unwrap(), &[]) else { panic!() };
-    let bytes = &payload[WORD..WORD + wanted];
-    let (_, length) = Body::decode(Layout::new(255, 0).unwrap(), bytes).unwrap();
+    let layout = Layout::new(255, 0).unwrap();
+    let mut wanted = 0;
+    let (length, bytes) = loop {
+        let bytes = &payload[WORD..WORD + wanted];
+        wanted = match Body::decode(layout, bytes) {
+            Ok((_, length)) => break (length, bytes),
+            Err(Error::Short { wanted }) => wanted,
+            Err(error) => panic!("{error}"),
+        };
+    };
     decoder.config(length as u64);
     let word = bytes[length..].try_into().unwrap();
     assert_eq!(decoder.word(word), Ok(Word::Tag(Tag::EndOfState)));
@@ -114,8 +121,8 @@ fn a_reader_that_takes_what_is_wanted_ends_with_the_record() {
             asked.push(wanted - have);
             have = wanted;
         }
-        let first = made.layout().length() + WORD;
-        assert_eq!(asked, if made.display { vec![first, SUBSECTION.len()] } else { vec![first] });
+        let rest = made.layout().length() + WORD - 4;
+        assert_eq!(asked, if made.display { vec![4, rest, SUBSECTION.len()] } else { vec![4, rest] });
         assert_eq!(have, made.bytes.len());
     }
 }
@@ -214,12 +221,27 @@ fn a_flipped_byte_is_an_error_that_names_its_place_or_another_value() {
 }
 
 #[test]
-fn a_version_that_qemu_never_wrote_is_refused() {
+fn a_version_that_qemu_never_wrote_is_refused_with_its_last_byte() {
     for got in [0, 1, 3, 0x0200_0000, u32::MAX] {
         let mut made = Made::new(256, 0, false);
         made.bytes[..4].copy_from_slice(&got.to_be_bytes());
-        assert_eq!(Body::decode(made.layout(), &made.bytes), Err(Error::Version { got }));
+        assert_eq!(Body::decode(made.layout(), &made.bytes[..3]), Err(Error::Short { wanted: 4 }));
+        for have in [4, 5, 12, made.bytes.len()] {
+            assert_eq!(
+                Body::decode(made.layout(), &made.bytes[..have]),
+                Err(Error::Version { got }),
+                "{have}"
+            );
+        }
     }
+}
+
+#[test]
+fn the_empty_body_of_a_device_that_is_not_pci_is_refused_within_its_record() {
+    let layout = Layout::new(4096, 2048).unwrap();
+    let Err(Error::Short { wanted }) = Body::decode(layout, &[]) else { panic!() };
+    assert!(wanted <= END.len(), "{wanted} bytes of a record of {}", END.len());
+    assert_eq!(Body::decode(layout, &END[..wanted]), Err(Error::Version { got: u32::MAX }));
 }
 
 #[test]
