@@ -10,13 +10,16 @@
 
 use proptest::prelude::*;
 use vfio_migration_core::stream::pci_config::identity::differs;
-use vfio_migration_core::stream::pci_config::msi::{ENTRY, Place};
+use vfio_migration_core::stream::pci_config::msi::{ENTRY, Msix, Place, Vector};
 use vfio_migration_core::stream::pci_config::ramfb::Ramfb;
 use vfio_migration_core::stream::pci_config::space::Space;
 use vfio_migration_core::stream::pci_config::{BODY_MAX, Body, Error, Layout, VECTORS_MAX};
 use vfio_migration_core::stream::record::{Decoder, Tag, Terminator, WORD, Wanted, Word, encode};
 use vfio_migration_tests::config::{END, Made, SUBSECTION, golden};
-use vfio_migration_tests::golden::{BEGIN_HEADER, CONFIG_BODY, PRECOPY_FULL};
+use vfio_migration_tests::golden::{
+    BEGIN_HEADER, CONFIG_BODY, MIGTEST_4096_CONFIG_BODY, MIGTEST_4096_FULL, MIGTEST_CONFIG_BODY,
+    MIGTEST_FULL, PRECOPY_FULL,
+};
 
 fn encoded(body: &Body<'_>) -> Vec<u8> {
     let mut out = vec![0xa5; body.length().unwrap() + 9];
@@ -60,6 +63,34 @@ fn the_configuration_space_of_an_mtty_device_is_read() {
     assert_eq!(told, wanted);
     assert_eq!((space.msi(), space.msix(), space.interrupt_pin()), (None, None, 1));
     assert_eq!((space.capabilities().count(), space.extended_capabilities().count()), (0, 0));
+}
+
+#[test]
+fn a_function_that_its_guest_has_set_up_is_read_down_to_each_vector() {
+    let table =
+        [(256, MIGTEST_FULL, MIGTEST_CONFIG_BODY), (4096, MIGTEST_4096_FULL, MIGTEST_4096_CONFIG_BODY)];
+    for (region, section, wanted) in table {
+        let bytes = &section[BEGIN_HEADER + WORD..section.len() - 5];
+        let layout = Layout::new(region, 4).unwrap();
+        let (body, length) = Body::decode(layout, bytes).unwrap();
+        assert_eq!((length, bytes.len()), (wanted, wanted + WORD));
+        assert!(encoded(&body) == bytes[..length]);
+        assert_eq!((body.interrupts, body.display), ([false; 4], None));
+        let space = Space::new(body.space);
+        assert_eq!(
+            (Layout::of_device(body.space), space.command().to_string()),
+            (layout, "MEMORY MASTER".into())
+        );
+        let bars: Vec<_> = space.bars().map(|bar| (bar.index, bar.base)).collect();
+        assert_eq!(bars, [(0, 0xe000_0000), (4, 0xe000_1000)]);
+        let (table, pending) = (Place { bar: 4, offset: 0 }, Place { bar: 4, offset: 0x800 });
+        assert_eq!(space.msix(), Some(Msix { enabled: true, masked: false, vectors: 4, table, pending }));
+        let vector = |index: u16| {
+            let (address, data) = (0x100_0000 + 4 * u64::from(index), 0x5443_0001 + u32::from(index));
+            Vector { index, address, data, masked: index == 3, pending: index == 3 }
+        };
+        assert_eq!(body.vectors().collect::<Vec<_>>(), [0, 1, 2, 3].map(vector));
+    }
 }
 
 #[test]
