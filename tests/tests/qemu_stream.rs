@@ -190,6 +190,36 @@ fn subsections_of_the_configuration_change_how_memory_is_read() {
 }
 
 #[test]
+fn pages_of_a_size_that_no_target_has_are_refused_at_their_subsection() {
+    let walk = |bits: u32| {
+        walk_file(&Machine::new(&[("configuration/target-page-bits", &bits.to_be_bytes())]).end())
+    };
+    for bits in [0, 9, 19, u32::MAX] {
+        let (told, at) = (walk(bits), 15);
+        let wanted = format!("at byte {at}: wanted pages of 2^10 to 2^18 bytes, got 2^{bits}");
+        assert_eq!((told.says(), told.lines.len()), (wanted, 0));
+    }
+    for bits in [10, 18] {
+        assert_eq!(walk(bits).says(), "");
+    }
+}
+
+#[test]
+fn memory_of_another_version_is_refused_at_its_section() {
+    for version in [0, 3, 5, 9, u32::MAX] {
+        let mut machine = small(&[0; 4096]);
+        let bytes = &mut machine.bytes;
+        let at = 15;
+        assert_eq!(bytes[at..at + 9], *b"\x01\0\0\0\x01\x03ram");
+        bytes[at + 13..at + 17].copy_from_slice(&u32::to_be_bytes(version));
+        let told = walk_file(&machine.end());
+        let wanted =
+            format!("at byte {at}: wanted a section of guest memory of version 4, got version {version}");
+        assert_eq!((told.says(), told.lines.len()), (wanted, 1));
+    }
+}
+
+#[test]
 fn a_file_with_mapped_ram_is_refused_with_the_reason() {
     let capabilities = b"\0\0\0\x02\x0fx-ignore-shared\x0amapped-ram";
     let told = walk_file(&Machine::new(&[("configuration/capabilities", capabilities)]).end());

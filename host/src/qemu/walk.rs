@@ -17,7 +17,7 @@ use vfio_migration_core::stream::section::{self, FOOTER, Item, SWITCHOVER_START}
 use super::ahead::Ahead;
 use super::description::is_file;
 use super::event::PACKAGED;
-use super::ram::Ram;
+use super::ram::{RAM_VERSION, Ram};
 use super::{
     Block, Configuration, Contents, DESCRIPTION_MAX, Description, Event, Family, Kind, Payload, Phase,
     RamEntries, Section, Unwalkable, VfioRecords, skip,
@@ -159,7 +159,7 @@ impl<T: Transport> Walker<T> {
         let offset = self.reader.offset();
         self.configuration = Configuration::read(&mut self.reader)?;
         self.ram.ignore_shared = self.configuration.has("x-ignore-shared");
-        let bits = self.configuration.target_page_bits.filter(|bits| (10..=18).contains(bits));
+        let bits = self.configuration.target_page_bits;
         let described = self.description.as_ref().and_then(|description| description.page_size);
         self.ram.page_size = bits.map(|bits| 1 << bits).or(described).unwrap_or(self.ram.page_size);
         self.place = match self.configuration.has("mapped-ram") {
@@ -224,6 +224,11 @@ impl<T: Transport> Walker<T> {
         self.begun += usize::from(named);
         if named && self.begun > SECTIONS_MAX {
             let (wanted, got) = ("at most 65536 sections with a name", "one more".into());
+            return Err(Error::Unexpected { offset, wanted, got });
+        }
+        if named && section.family == Family::Ram && section.version != RAM_VERSION {
+            let (wanted, got) =
+                ("a section of guest memory of version 4", format!("version {}", section.version));
             return Err(Error::Unexpected { offset, wanted, got });
         }
         if section.kind == Kind::Start && self.live.contains_key(&section.id) {
