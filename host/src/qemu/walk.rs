@@ -3,7 +3,7 @@
 //! Deliberately absent: seeking. A stream is read from its first byte to its last, so that a pipe will do where the
 //! format allows it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::mem;
 use std::os::fd::AsFd;
@@ -40,7 +40,7 @@ pub struct Walker<T> {
     /// How many sections had a name of their own.
     begun: usize,
     /// Bytes of data of each VFIO device.
-    data_bytes: HashMap<String, u64>,
+    data_bytes: BTreeMap<String, u64>,
     ram: Ram,
     /// The last section that began.
     section: Section,
@@ -90,7 +90,7 @@ impl<T: Transport> Walker<T> {
             configuration: Configuration::default(),
             live: HashMap::new(),
             begun: 0,
-            data_bytes: HashMap::new(),
+            data_bytes: BTreeMap::new(),
             ram: Ram::new(),
             section: Section::none(),
             is_inside: false,
@@ -320,6 +320,7 @@ impl<T: Transport> Walker<T> {
         let offset = self.reader.offset();
         if self.configuration.is_ours() {
             let ours = self.reader.end()?;
+            ours.check_count(self.data_bytes.len())?;
             for (name, data_bytes) in &self.data_bytes {
                 ours.entry(name, *data_bytes)?;
             }
