@@ -394,4 +394,4 @@ fn config_length(reader: &mut Reader<Ahead<impl Transport>>, id: u32) -> Result<
 /// The most bytes that one event has of a payload.
 pub const PIECE: usize = 64 * 1024;
 /// The most sections with a name that are believed.
-const SECTIONS_MAX: usize = 65536;
+pub(super) const SECTIONS_MAX: usize = 65536;

@@ -224,6 +224,37 @@ fn a_stream_of_any_length_takes_the_same_memory() {
     fs::remove_file(path).unwrap();
 }
 
+/// A machine's stream without a section, with this description.
+fn described(path: &Path, json: &str) {
+    let length = u32::try_from(json.len()).unwrap().to_be_bytes();
+    fs::write(path, [b"QEVM\0\0\0\x03\x07\0\0\0\x02pc\0\x06", &length[..], json.as_bytes()].concat())
+        .unwrap();
+}
+
+#[test]
+fn a_description_takes_no_more_memory_than_its_bytes_and_its_devices() {
+    let path = folder("described").join("machine.bin");
+    let [fields, subsections] = ["{\"size\":1}", "{\"vmsd_name\":\"\"}"].map(|item| {
+        let count = (15 << 20) / (item.len() + 1);
+        vec![item; count].join(",")
+    });
+    for (list, items) in [("fields", fields), ("subsections", subsections)] {
+        described(&path, &format!("{{\"devices\":[{{\"name\":\"timer\",\"{list}\":[{items}]}}]}}"));
+        let output = run_within(60_000, &path, "");
+        let missed = "wanted a FULL of 'timer', instance 0 by the description, got none";
+        assert!(stderr(&output).contains(missed), "{list}: {}", stderr(&output));
+    }
+    for (count, says) in
+        [(65_536, "got none"), (65_537, "one of more than 65536 devices"), (1 << 20, "65536")]
+    {
+        described(&path, &format!("{{\"devices\":[{}]}}", vec!["{\"name\":\"a\"}"; count].join(",")));
+        let output = run_within(60_000, &path, "");
+        assert!(stderr(&output).contains(says), "{count}: {}", stderr(&output));
+        assert_eq!(code(&output), Some(4));
+    }
+    fs::remove_file(path).unwrap();
+}
+
 #[test]
 fn inspect_shows_records_as_json_and_no_total_looks_like_one() {
     let file = saved(&folder("inspect"), "sim:size=100");
