@@ -190,6 +190,31 @@ fn a_name_in_a_stream_can_not_write_into_the_picture() {
     assert!(picture.contains("read up to byte"), "{picture}");
 }
 
+/// Packets of so many devices, each with a number of its own behind its name, one packet with this index each.
+fn packets(devices: u32, name: &str, index: u32) -> Vec<u8> {
+    let packet = |device: u32| {
+        let mut name = format!("{name}{device}").into_bytes();
+        name.resize(256, 0);
+        let head: &[u8] = &[0x11, 0x22, 0x33, 0x44, 0, 0, 0, 1, 0, 0, 0, 0x40];
+        let words = [0, 12, 0, index, 0].map(u32::to_be_bytes).concat();
+        [head, &name, &words].concat()
+    };
+    (0..devices).flat_map(packet).collect()
+}
+
+#[test]
+fn channels_of_any_devices_and_numbers_take_the_same_memory() {
+    let path = folder("numbers").join("1.bin");
+    let packets = packets(600, "device", (1 << 24) - 1);
+    fs::write(&path, [&b"\x11\x22\x33\x44\0\0\0\x01"[..], &[0; 56], &packets].concat()).unwrap();
+    let beside = format!("--channel {}", path.to_str().unwrap());
+    let output = run_within(48_000, Path::new(&golden("qemu-10-multifd-channel0.bin")), &beside);
+    assert_eq!(code(&output), Some(4), "{}", stderr(&output));
+    assert!(stdout(&output).contains("'device599' on the channels: "), "{}", stdout(&output));
+    let said = "wanted each piece of the state of 'device0', instance 0 on the channels, got none with the configuration";
+    assert!(stderr(&output).contains(said), "{}", stderr(&output));
+}
+
 /// A stream of ours with one device, whose END holds so many DATA records of so many zeros; the file is sparse. It has no
 /// description, so it is damaged behind its end byte.
 fn zeros(path: &Path, records: u64, length: u64) {
