@@ -8,6 +8,11 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+use vfio_migration_core::session::drive::Transport;
+use vfio_migration_core::stream::record::{Tag, encode};
+use vfio_migration_core::stream::section::{Begins, Item};
+use vfio_migration_host::file::{Description, Entry, FORMAT, Writer};
+use vfio_migration_host::link::Link;
 
 use crate::{code, folder, program, run, saved, stderr, stdout};
 
@@ -188,6 +193,43 @@ fn a_name_in_a_stream_can_not_write_into_the_picture() {
     let picture = fs::read_to_string(&svg).unwrap();
     assert!(picture.contains("&lt;script&gt;&amp;/vfio") && !picture.contains("<script>"), "{picture}");
     assert!(picture.contains("read up to byte"), "{picture}");
+}
+
+/// A stream of ours with a START of a device with this name and driver.
+fn named(path: &Path, name: &str, driver: &str) {
+    let mut writer = Writer::begin(Link::new(File::create(path).unwrap(), None)).unwrap();
+    let item = Item::Begin { kind: Begins::Start, id: 1, name: name.as_bytes(), instance: 0, version: 1 };
+    writer.item(&item).unwrap();
+    let payload = [encode(Tag::Setup), encode(Tag::EndOfState)].concat();
+    assert_eq!(writer.send(&payload), Ok(payload.len()));
+    writer.footer(1).unwrap();
+    let entry = Entry { idstr: name.into(), driver: driver.into(), address: "0".into(), data_bytes: 0 };
+    writer.end(&Description { format: FORMAT, devices: vec![entry] }).unwrap();
+}
+
+#[test]
+fn no_name_in_a_file_reaches_a_terminal_as_an_order_to_it() {
+    let folder = folder("escape");
+    let (path, svg) = (folder.join("escape.bin"), folder.join("escape.svg"));
+    let paths = [&path, &svg].map(|path| path.to_str().unwrap());
+    named(&path, "a\u{1b}[31m\u{9b}b/vfio", "mtty\u{1b}]0;c\u{7}");
+    let output = run(&["inspect", paths[0], "--svg", paths[1]]);
+    assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+    let said = r"'a\u{1b}[31m\u{9b}b/vfio' of driver mtty\u{1b}]0;c\u{7}, 0 bytes of data";
+    assert!(stdout(&output).contains(said), "{}", stdout(&output));
+    let picture = fs::read_to_string(&svg).unwrap();
+    assert!(picture.contains(">a\u{fffd}[31m\u{fffd}b/vfio</text>"), "{picture}");
+    named(&path, "a/vfio\u{1b}[31m", "mtty");
+    let unread = run(&["inspect", paths[0]]);
+    assert_eq!(code(&unread), Some(4));
+    let channel = [&b"\x11\x22\x33\x44\0\0\0\x01"[..], &[0; 56], &packets(1, "a\u{1b}b", 0)].concat();
+    fs::write(&path, channel).unwrap();
+    let beside = run(&["inspect", &golden("qemu-10-multifd-channel0.bin"), "--channel", paths[0]]);
+    assert!(stdout(&beside).contains(r"packet 0 of 'a\u{1b}b0'"), "{}", stdout(&beside));
+    for text in [stdout(&output), picture, stdout(&unread), stderr(&unread), stdout(&beside), stderr(&beside)]
+    {
+        assert!(text.chars().all(|letter| letter == '\n' || !letter.is_control()), "{text:?}");
+    }
 }
 
 /// Packets of so many devices, each with a number of its own behind its name, one packet with this index each.
