@@ -36,7 +36,7 @@ Examples:
   vfio-migrate inspect card.state
   vfio-migrate inspect card.state --json | jq '.sections[].records[]'
   vfio-migrate inspect machine.bin                 # a whole machine's stream, as QEMU's `migrate file:` writes it
-  vfio-migrate inspect main.bin --channel 1.bin --channel 2.bin   # one with multifd, whose channels were kept in files
+  vfio-migrate inspect main.bin --channel 1.bin --channel 2.bin   # one with multifd, and its channels
   vfio-migrate inspect machine.bin --svg machine.svg    # a picture, for a browser
 
 A damaged file is shown up to its damage, and the program then ends with 4. Other devices' sections have no length; it
