@@ -180,6 +180,23 @@ fn a_picture_has_a_row_for_each_device_and_channel_and_is_there_whole_or_not() {
 }
 
 #[test]
+fn the_picture_in_the_documents_is_the_one_that_the_program_draws() {
+    let svg = folder("documents").join("stream.svg");
+    let [main, first, second] =
+        [0, 1, 2].map(|number| golden(&format!("qemu-10-multifd-channel{number}.bin")));
+    let beside = ["--channel", &first, "--channel", &second, "--svg", svg.to_str().unwrap()];
+    let output = run(&[&["inspect", &main][..], &beside].concat());
+    assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/stream.svg");
+    assert!(
+        fs::read(svg).unwrap() == fs::read(page).unwrap(),
+        "docs/stream.svg is another picture; this draws it, in tests/golden: \
+         vfio-migrate inspect qemu-10-multifd-channel0.bin --channel qemu-10-multifd-channel1.bin \
+         --channel qemu-10-multifd-channel2.bin --svg ../../docs/stream.svg"
+    );
+}
+
+#[test]
 fn a_name_in_a_stream_can_not_write_into_the_picture() {
     let folder = folder("hostile");
     let name = b"<script>&/vfio";
