@@ -151,10 +151,11 @@ impl Machine {
         self
     }
 
-    /// A section with a name: type byte 1 for START or 4 for FULL.
+    /// A section with a name: type byte 1 for START or 4 for FULL. That of memory is of version 4, any other of 1.
     pub fn begin(&mut self, kind: u8, id: u32, name: &str, instance: u32, payload: &[u8]) -> &mut Self {
         self.put(&[kind]).put(&id.to_be_bytes()).put(&[name.len().try_into().unwrap()]).put(name.as_bytes());
-        self.put(&instance.to_be_bytes()).put(&1_u32.to_be_bytes()).put(payload).footer(id)
+        let version: u32 = if name == "ram" { 4 } else { 1 };
+        self.put(&instance.to_be_bytes()).put(&version.to_be_bytes()).put(payload).footer(id)
     }
 
     /// A section with an id alone: type byte 2 for PART or 3 for END.

@@ -10,13 +10,16 @@
 
 use proptest::prelude::*;
 use vfio_migration_core::stream::pci_config::identity::differs;
-use vfio_migration_core::stream::pci_config::msi::{ENTRY, Place};
+use vfio_migration_core::stream::pci_config::msi::{ENTRY, Msix, Place, Vector};
 use vfio_migration_core::stream::pci_config::ramfb::Ramfb;
 use vfio_migration_core::stream::pci_config::space::Space;
 use vfio_migration_core::stream::pci_config::{BODY_MAX, Body, Error, Layout, VECTORS_MAX};
 use vfio_migration_core::stream::record::{Decoder, Tag, Terminator, WORD, Wanted, Word, encode};
 use vfio_migration_tests::config::{END, Made, SUBSECTION, golden};
-use vfio_migration_tests::golden::{BEGIN_HEADER, CONFIG_BODY, PRECOPY_FULL};
+use vfio_migration_tests::golden::{
+    BEGIN_HEADER, CONFIG_BODY, MIGTEST_4096_CONFIG_BODY, MIGTEST_4096_FULL, MIGTEST_CONFIG_BODY,
+    MIGTEST_FULL, PRECOPY_FULL,
+};
 
 fn encoded(body: &Body<'_>) -> Vec<u8> {
     let mut out = vec![0xa5; body.length().unwrap() + 9];
@@ -63,6 +66,34 @@ fn the_configuration_space_of_an_mtty_device_is_read() {
 }
 
 #[test]
+fn a_function_that_its_guest_has_set_up_is_read_down_to_each_vector() {
+    let table =
+        [(256, MIGTEST_FULL, MIGTEST_CONFIG_BODY), (4096, MIGTEST_4096_FULL, MIGTEST_4096_CONFIG_BODY)];
+    for (region, section, wanted) in table {
+        let bytes = &section[BEGIN_HEADER + WORD..section.len() - 5];
+        let layout = Layout::new(region, 4).unwrap();
+        let (body, length) = Body::decode(layout, bytes).unwrap();
+        assert_eq!((length, bytes.len()), (wanted, wanted + WORD));
+        assert!(encoded(&body) == bytes[..length]);
+        assert_eq!((body.interrupts, body.display), ([false; 4], None));
+        let space = Space::new(body.space);
+        assert_eq!(
+            (Layout::of_device(body.space), space.command().to_string()),
+            (layout, "MEMORY MASTER".into())
+        );
+        let bars: Vec<_> = space.bars().map(|bar| (bar.index, bar.base)).collect();
+        assert_eq!(bars, [(0, 0xe000_0000), (4, 0xe000_1000)]);
+        let (table, pending) = (Place { bar: 4, offset: 0 }, Place { bar: 4, offset: 0x800 });
+        assert_eq!(space.msix(), Some(Msix { enabled: true, masked: false, vectors: 4, table, pending }));
+        let vector = |index: u16| {
+            let (address, data) = (0x100_0000 + 4 * u64::from(index), 0x5443_0001 + u32::from(index));
+            Vector { index, address, data, masked: index == 3, pending: index == 3 }
+        };
+        assert_eq!(body.vectors().collect::<Vec<_>>(), [0, 1, 2, 3].map(vector));
+    }
+}
+
+#[test]
 fn configurations_of_one_device_before_and_after_its_guest_booted_do_not_differ() {
     let layout = Layout::new(255, 0).unwrap();
     let spaces = golden().map(|bytes| Space::new(Body::decode(layout, bytes).unwrap().0.space));
@@ -80,9 +111,16 @@ fn a_record_of_qemu_is_walked_with_the_length_that_its_body_has() {
     let mut decoder = Decoder::new();
     decoder.word(*payload.first_chunk().unwrap()).unwrap();
     assert_eq!(decoder.wanted(), Wanted::Config);
-    let Err(Error::Short { wanted }) = Body::decode(Layout::new(255, 0).unwrap(), &[]) else { panic!() };
-    let bytes = &payload[WORD..WORD + wanted];
-    let (_, length) = Body::decode(Layout::new(255, 0).unwrap(), bytes).unwrap();
+    let layout = Layout::new(255, 0).unwrap();
+    let mut wanted = 0;
+    let (length, bytes) = loop {
+        let bytes = &payload[WORD..WORD + wanted];
+        wanted = match Body::decode(layout, bytes) {
+            Ok((_, length)) => break (length, bytes),
+            Err(Error::Short { wanted }) => wanted,
+            Err(error) => panic!("{error}"),
+        };
+    };
     decoder.config(length as u64);
     let word = bytes[length..].try_into().unwrap();
     assert_eq!(decoder.word(word), Ok(Word::Tag(Tag::EndOfState)));
@@ -114,8 +152,8 @@ fn a_reader_that_takes_what_is_wanted_ends_with_the_record() {
             asked.push(wanted - have);
             have = wanted;
         }
-        let first = made.layout().length() + WORD;
-        assert_eq!(asked, if made.display { vec![first, SUBSECTION.len()] } else { vec![first] });
+        let rest = made.layout().length() + WORD - 4;
+        assert_eq!(asked, if made.display { vec![4, rest, SUBSECTION.len()] } else { vec![4, rest] });
         assert_eq!(have, made.bytes.len());
     }
 }
@@ -214,12 +252,27 @@ fn a_flipped_byte_is_an_error_that_names_its_place_or_another_value() {
 }
 
 #[test]
-fn a_version_that_qemu_never_wrote_is_refused() {
+fn a_version_that_qemu_never_wrote_is_refused_with_its_last_byte() {
     for got in [0, 1, 3, 0x0200_0000, u32::MAX] {
         let mut made = Made::new(256, 0, false);
         made.bytes[..4].copy_from_slice(&got.to_be_bytes());
-        assert_eq!(Body::decode(made.layout(), &made.bytes), Err(Error::Version { got }));
+        assert_eq!(Body::decode(made.layout(), &made.bytes[..3]), Err(Error::Short { wanted: 4 }));
+        for have in [4, 5, 12, made.bytes.len()] {
+            assert_eq!(
+                Body::decode(made.layout(), &made.bytes[..have]),
+                Err(Error::Version { got }),
+                "{have}"
+            );
+        }
     }
+}
+
+#[test]
+fn the_empty_body_of_a_device_that_is_not_pci_is_refused_within_its_record() {
+    let layout = Layout::new(4096, 2048).unwrap();
+    let Err(Error::Short { wanted }) = Body::decode(layout, &[]) else { panic!() };
+    assert!(wanted <= END.len(), "{wanted} bytes of a record of {}", END.len());
+    assert_eq!(Body::decode(layout, &END[..wanted]), Err(Error::Version { got: u32::MAX }));
 }
 
 #[test]

@@ -2,19 +2,23 @@
 //!
 //! Deliberately absent: what the program prints of it, which `host/tests` has.
 
-use std::os::fd::OwnedFd;
+use std::io::Seek;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 
 use proptest::prelude::*;
 use rustix::pipe::pipe;
 use vfio_migration_core::session::Code;
 use vfio_migration_core::session::drive::Transport;
-use vfio_migration_host::file::Error;
+use vfio_migration_core::stream::section::{Begins, Continues, Item};
+use vfio_migration_host::file::{Description, Entry, Error, Writer};
+use vfio_migration_host::link::Link;
 use vfio_migration_host::qemu::{Channel, ChannelEvent, MemoryPacket, StatePacket, Unwalkable};
 use vfio_migration_tests::golden::*;
 use vfio_migration_tests::machine::{
     Machine, RAM_END, SETUP, Told, data, payloads, ram_entry, ram_start, vfio, walk_fd, walk_file, walk_link,
 };
+use vfio_migration_tests::transfer::temporary;
 
 /// A link that gives these bytes, a few at a time.
 struct Bytes<'a>(&'a [u8]);
@@ -204,6 +208,84 @@ fn subsections_of_the_configuration_change_how_memory_is_read() {
     let told = walk_file(&bytes);
     whole(&told, &bytes);
     assert_eq!(told.with("1 normal").len(), 1);
+}
+
+#[test]
+fn pages_of_a_size_that_no_target_has_are_refused_at_their_subsection() {
+    let walk = |bits: u32| {
+        walk_file(&Machine::new(&[("configuration/target-page-bits", &bits.to_be_bytes())]).end())
+    };
+    for bits in [0, 9, 19, u32::MAX] {
+        let (told, at) = (walk(bits), 15);
+        let wanted = format!("at byte {at}: wanted pages of 2^10 to 2^18 bytes, got 2^{bits}");
+        assert_eq!((told.says(), told.lines.len()), (wanted, 0));
+    }
+    for bits in [10, 18] {
+        assert_eq!(walk(bits).says(), "");
+    }
+}
+
+#[test]
+fn memory_of_another_version_is_refused_at_its_section() {
+    for version in [0, 3, 5, 9, u32::MAX] {
+        let mut machine = small(&[0; 4096]);
+        let bytes = &mut machine.bytes;
+        let at = 15;
+        assert_eq!(bytes[at..at + 9], *b"\x01\0\0\0\x01\x03ram");
+        bytes[at + 13..at + 17].copy_from_slice(&u32::to_be_bytes(version));
+        let told = walk_file(&machine.end());
+        let wanted =
+            format!("at byte {at}: wanted a section of guest memory of version 4, got version {version}");
+        assert_eq!((told.says(), told.lines.len()), (wanted, 1));
+    }
+}
+
+/// A stream of ours with these devices, each of 5 bytes of data.
+fn ours(devices: &[&str], described: &[&str]) -> Told {
+    let mut file = temporary();
+    let mut writer = Writer::begin(Link::new(file.as_fd(), None)).unwrap();
+    for (id, name) in (1..).zip(devices) {
+        let name = name.as_bytes();
+        writer.item(&Item::Begin { kind: Begins::Start, id, name, instance: 0, version: 1 }).unwrap();
+        send(&mut writer, &vfio(&SETUP));
+        writer.footer(id).unwrap();
+        writer.item(&Item::Continue { kind: Continues::End, id }).unwrap();
+        send(&mut writer, &vfio(&data(b"state")));
+        writer.footer(id).unwrap();
+    }
+    let entry = |idstr: &&str| Entry {
+        idstr: (*idstr).into(),
+        driver: "mtty".into(),
+        address: "0".into(),
+        data_bytes: 5,
+    };
+    writer.end(&Description { format: 1, devices: described.iter().map(entry).collect() }).unwrap();
+    drop(writer);
+    file.rewind().unwrap();
+    walk_fd(file)
+}
+
+fn send(writer: &mut Writer<BorrowedFd<'_>>, bytes: &[u8]) {
+    assert_eq!(writer.send(bytes), Ok(bytes.len()));
+}
+
+#[test]
+fn a_description_of_ours_with_more_or_other_devices_than_its_stream_is_missed() {
+    let (a, b, c) = ("a/vfio", "b/vfio", "c/vfio");
+    assert_eq!(ours(&[a, b], &[b, a]).says(), "");
+    let table: [(&[&str], &[&str], &str); 4] = [
+        (&[a], &[a, b], "wanted 2 devices by the description, got 1 devices in the sections before it"),
+        (&[a, b], &[a], "wanted 1 devices by the description, got 2 devices in the sections before it"),
+        (&[], &[a], "wanted 1 devices by the description, got 0 devices in the sections before it"),
+        (
+            &[c, b],
+            &[a, a],
+            "wanted [\"a/vfio\", \"a/vfio\"] by the description, got \"b/vfio\" in the sections before it",
+        ),
+    ];
+    for (devices, described, says) in table {
+        assert_eq!(ours(devices, described).says(), says);
+    }
 }
 
 #[test]

@@ -291,16 +291,19 @@ impl<'a> Body<'a> {
     /// [`record::Decoder::word`].
     ///
     /// # Errors
-    /// [`Error::Short`] says how many bytes to come back with; read exactly those, none is behind the record.
+    /// [`Error::Short`] says how many bytes to come back with: first those of the version, so that an empty body is refused
+    /// within its record, then those of a body of this layout. Read exactly those, none is behind a record that has one.
     /// Another error when no body of this layout begins here.
     pub fn decode(layout: Layout, bytes: &'a [u8]) -> Result<(Self, usize), Error> {
-        let length = layout.length();
-        let short = Error::Short { wanted: length.saturating_add(WORD) };
-        let (mut rest, behind) = bytes.split_at_checked(length).ok_or(short)?;
-        let got = rest.split_off(..VERSION_LENGTH).map(BE::read_u32).ok_or(short)?;
+        let version = bytes.first_chunk::<VERSION_LENGTH>().ok_or(Error::Short { wanted: VERSION_LENGTH })?;
+        let got = BE::read_u32(version);
         if got != VERSION {
             return Err(Error::Version { got });
         }
+        let length = layout.length();
+        let short = Error::Short { wanted: length.saturating_add(WORD) };
+        let (mut rest, behind) = bytes.split_at_checked(length).ok_or(short)?;
+        let _version = rest.split_off(..VERSION_LENGTH).ok_or(short)?;
         let space = rest.split_off(..layout.space.bytes()).ok_or(short)?;
         let interrupts = rest.split_off(..INTERRUPTS_LENGTH).ok_or(short)?;
         let interrupts = interrupts_from(interrupts, VERSION_LENGTH.saturating_add(space.len()))?;

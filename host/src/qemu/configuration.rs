@@ -2,6 +2,8 @@
 //!
 //! Deliberately absent: the checks of a destination. A reader has no machine to compare with.
 
+use std::ops::RangeInclusive;
+
 use vfio_migration_core::session::drive::Transport;
 use vfio_migration_core::stream::section::Item;
 
@@ -68,7 +70,12 @@ impl Configuration {
         };
         match name.as_slice() {
             b"configuration/target-page-bits" => {
-                self.target_page_bits = Some(u32::from_be_bytes(array(reader, WHAT)?));
+                let bits = u32::from_be_bytes(array(reader, WHAT)?);
+                if !PAGE_BITS.contains(&bits) {
+                    let (wanted, got) = ("pages of 2^10 to 2^18 bytes", format!("2^{bits}"));
+                    return Err(Error::Unexpected { offset, wanted, got });
+                }
+                self.target_page_bits = Some(bits);
             }
             b"configuration/capabilities" => self.capabilities = capabilities(reader)?,
             b"configuration/uuid" => self.uuid = Some(array(reader, WHAT)?),
@@ -99,6 +106,8 @@ fn capabilities(reader: &mut Reader<impl Transport>) -> Result<Vec<String>, Erro
 }
 
 const WHAT: &str = "the configuration";
+/// The logarithms of the sizes of pages that a target can have.
+const PAGE_BITS: RangeInclusive<u32> = 10..=18;
 /// The longest name of a machine that is believed.
 const NAME_MAX: u32 = 255;
 /// The most capabilities that are believed.

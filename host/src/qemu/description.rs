@@ -4,16 +4,23 @@
 //! looked for from the end: its length must lead exactly to the file's last byte, and what is there must be JSON. The
 //! walk checks the place once more when it arrives.
 //!
-//! Deliberately absent: the fields' values and meanings. Their sizes are added up.
+//! Memory: what is read of the file, at most [`DESCRIPTION_MAX`] bytes and a head, and for each section's size, of which
+//! 65536 are believed, some 200 bytes and its name. Fields and subsections are added up as they are read, and not kept.
+//!
+//! Deliberately absent: the fields' values and meanings.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::AsFd;
 
 use rustix::fs::{FileType, SeekFrom, fstat, seek};
 use rustix::io::pread;
-use serde::Deserialize;
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
+use super::walk::SECTIONS_MAX;
 use crate::file::Error;
 
 /// The longest description of a machine that is read, in bytes.
@@ -31,7 +38,7 @@ pub struct Description {
     /// How many FULL sections it describes.
     pub devices: usize,
     /// The sizes of the payloads by name and instance, in the order of the sections that share both.
-    sizes: HashMap<(String, u32), VecDeque<u64>>,
+    sizes: Sizes,
 }
 
 impl Description {
@@ -74,15 +81,10 @@ impl Description {
     pub fn parse(json: &[u8], offset: u64) -> Result<Self, String> {
         let parsed: Whole = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         if let Some(page_size) = parsed.page_size.filter(|size| !PAGE_SIZES.contains(size)) {
-            return Err(format!("has pages of {page_size} bytes"));
+            return Err(format!("one with pages of {page_size} bytes"));
         }
-        let devices = parsed.devices.len();
-        let mut sizes = HashMap::<_, VecDeque<_>>::new();
-        for device in parsed.devices {
-            let size = device.size.unwrap_or_else(|| bytes_of(&device.fields, &device.subsections));
-            sizes.entry((device.name, device.instance_id)).or_default().push_back(size);
-        }
-        Ok(Self { offset, length: json.len() as u64, page_size: parsed.page_size, devices, sizes })
+        let Whole { page_size, devices: Devices { count: devices, sizes } } = parsed;
+        Ok(Self { offset, length: json.len() as u64, page_size, devices, sizes })
     }
 
     /// The size of the payload of the next section of this name and instance, in bytes.
@@ -110,11 +112,21 @@ pub(super) fn is_file(fd: impl AsFd) -> bool {
     fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }
 
+/// The sizes of payloads by name and instance.
+type Sizes = BTreeMap<(String, u32), VecDeque<u64>>;
+
 #[derive(Deserialize)]
 struct Whole {
     page_size: Option<u64>,
     #[serde(default)]
-    devices: Vec<Device>,
+    devices: Devices,
+}
+
+/// What is kept of a list of devices.
+#[derive(Default)]
+struct Devices {
+    count: usize,
+    sizes: Sizes,
 }
 
 #[derive(Deserialize)]
@@ -125,9 +137,9 @@ struct Device {
     /// Of a device without a list of fields that QEMU knows.
     size: Option<u64>,
     #[serde(default)]
-    fields: Vec<Field>,
+    fields: Sum<Field>,
     #[serde(default)]
-    subsections: Vec<Subsection>,
+    subsections: Sum<Subsection>,
 }
 
 /// A field; of a struct or an array its size has everything in it.
@@ -142,19 +154,92 @@ struct Field {
 struct Subsection {
     vmsd_name: String,
     #[serde(default)]
-    fields: Vec<Field>,
+    fields: Sum<Field>,
     #[serde(default)]
-    subsections: Vec<Subsection>,
+    subsections: Sum<Subsection>,
 }
 
-/// The bytes of fields and of the subsections behind them.
-fn bytes_of(fields: &[Field], subsections: &[Subsection]) -> u64 {
-    let fields = fields.iter().map(|field| field.size.saturating_mul(field.array_len.unwrap_or(1)));
-    let subsections = subsections.iter().map(|subsection| {
-        let head = SUBSECTION_HEAD + subsection.vmsd_name.len() as u64;
-        head.saturating_add(bytes_of(&subsection.fields, &subsection.subsections))
-    });
-    fields.chain(subsections).fold(0, u64::saturating_add)
+/// Something that is some bytes long.
+trait Length {
+    fn bytes(&self) -> u64;
+}
+
+/// The bytes of a list of things, none of which is kept.
+struct Sum<T> {
+    bytes: u64,
+    of: PhantomData<T>,
+}
+
+impl Length for Device {
+    fn bytes(&self) -> u64 {
+        self.size.unwrap_or_else(|| self.fields.bytes.saturating_add(self.subsections.bytes))
+    }
+}
+
+impl Length for Field {
+    fn bytes(&self) -> u64 {
+        self.size.saturating_mul(self.array_len.unwrap_or(1))
+    }
+}
+
+impl Length for Subsection {
+    fn bytes(&self) -> u64 {
+        let head = SUBSECTION_HEAD + self.vmsd_name.len() as u64;
+        head.saturating_add(self.fields.bytes).saturating_add(self.subsections.bytes)
+    }
+}
+
+impl<T> Default for Sum<T> {
+    fn default() -> Self {
+        Self { bytes: 0, of: PhantomData }
+    }
+}
+
+impl<'de, T: Deserialize<'de> + Length> Deserialize<'de> for Sum<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Self::default())
+    }
+}
+
+impl<'de, T: Deserialize<'de> + Length> Visitor<'de> for Sum<T> {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of things with sizes")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Self, A::Error> {
+        while let Some(item) = list.next_element::<T>()? {
+            self.bytes = self.bytes.saturating_add(item.bytes());
+        }
+        Ok(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Devices {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Self::default())
+    }
+}
+
+impl<'de> Visitor<'de> for Devices {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of devices")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Self, A::Error> {
+        while let Some(device) = list.next_element::<Device>()? {
+            if self.count == SECTIONS_MAX {
+                return Err(A::Error::custom("one of more than 65536 devices"));
+            }
+            let size = device.bytes();
+            self.count += 1;
+            self.sizes.entry((device.name, device.instance_id)).or_default().push_back(size);
+        }
+        Ok(self)
+    }
 }
 
 /// Looks for a description that ends with `tail`, whose first byte is at `from` of the stream.

@@ -52,16 +52,6 @@ impl RamEntries {
     pub const fn pages(&self) -> u64 {
         self.normal.count + self.zero.count + self.xbzrle.count + self.compressed.count
     }
-
-    /// What of `more` is not counted yet.
-    pub fn add(&mut self, more: &Self) {
-        self.normal.add(more.normal);
-        self.zero.add(more.zero);
-        self.xbzrle.add(more.xbzrle);
-        self.compressed.add(more.compressed);
-        self.flushes += more.flushes;
-        self.list_bytes += more.list_bytes;
-    }
 }
 
 impl Pages {
@@ -214,6 +204,9 @@ fn name(reader: &mut Reader<impl Transport>) -> Result<String, Error> {
     reader.exact(name, WHAT)?;
     Ok(String::from_utf8_lossy(name).into_owned())
 }
+
+/// The version of the layout that is read here. No QEMU that migrates VFIO devices writes another one.
+pub(super) const RAM_VERSION: u32 = 4;
 
 const WHAT: &str = "guest memory";
 const ZERO: u64 = 0x02;

@@ -3,7 +3,7 @@
 //! Deliberately absent: seeking. A stream is read from its first byte to its last, so that a pipe will do where the
 //! format allows it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::mem;
 use std::os::fd::AsFd;
@@ -17,7 +17,7 @@ use vfio_migration_core::stream::section::{self, FOOTER, Item, SWITCHOVER_START}
 use super::ahead::Ahead;
 use super::description::is_file;
 use super::event::PACKAGED;
-use super::ram::Ram;
+use super::ram::{RAM_VERSION, Ram};
 use super::{
     Block, Configuration, Contents, DESCRIPTION_MAX, Description, Event, Family, Kind, Payload, Phase,
     RamEntries, Section, Unwalkable, VfioRecords, skip,
@@ -41,7 +41,7 @@ pub struct Walker<T> {
     /// How many sections had a name of their own.
     begun: usize,
     /// Bytes of data of each VFIO device.
-    data_bytes: HashMap<String, u64>,
+    data_bytes: BTreeMap<String, u64>,
     ram: Ram,
     /// The last section that began.
     section: Section,
@@ -91,7 +91,7 @@ impl<T: Transport> Walker<T> {
             configuration: Configuration::default(),
             live: HashMap::new(),
             begun: 0,
-            data_bytes: HashMap::new(),
+            data_bytes: BTreeMap::new(),
             ram: Ram::new(),
             section: Section::none(),
             is_inside: false,
@@ -160,7 +160,7 @@ impl<T: Transport> Walker<T> {
         let offset = self.reader.offset();
         self.configuration = Configuration::read(&mut self.reader)?;
         self.ram.ignore_shared = self.configuration.has("x-ignore-shared");
-        let bits = self.configuration.target_page_bits.filter(|bits| (10..=18).contains(bits));
+        let bits = self.configuration.target_page_bits;
         let described = self.description.as_ref().and_then(|description| description.page_size);
         self.ram.page_size = bits.map(|bits| 1 << bits).or(described).unwrap_or(self.ram.page_size);
         self.place = match self.configuration.has("mapped-ram") {
@@ -225,6 +225,11 @@ impl<T: Transport> Walker<T> {
         self.begun += usize::from(named);
         if named && self.begun > SECTIONS_MAX {
             let (wanted, got) = ("at most 65536 sections with a name", "one more".into());
+            return Err(Error::Unexpected { offset, wanted, got });
+        }
+        if named && section.family == Family::Ram && section.version != RAM_VERSION {
+            let (wanted, got) =
+                ("a section of guest memory of version 4", format!("version {}", section.version));
             return Err(Error::Unexpected { offset, wanted, got });
         }
         if section.kind == Kind::Start && self.live.contains_key(&section.id) {
@@ -316,6 +321,7 @@ impl<T: Transport> Walker<T> {
         let offset = self.reader.offset();
         if self.configuration.is_ours() {
             let ours = self.reader.end()?;
+            ours.check_count(self.data_bytes.len())?;
             for (name, data_bytes) in &self.data_bytes {
                 ours.entry(name, *data_bytes)?;
             }
@@ -389,4 +395,4 @@ fn config_length(reader: &mut Reader<Ahead<impl Transport>>, id: u32) -> Result<
 /// The most bytes that one event has of a payload.
 pub const PIECE: usize = 64 * 1024;
 /// The most sections with a name that are believed.
-const SECTIONS_MAX: usize = 65536;
+pub(super) const SECTIONS_MAX: usize = 65536;

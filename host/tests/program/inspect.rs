@@ -8,6 +8,11 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+use vfio_migration_core::session::drive::Transport;
+use vfio_migration_core::stream::record::{Tag, encode};
+use vfio_migration_core::stream::section::{Begins, Item};
+use vfio_migration_host::file::{Description, Entry, FORMAT, Writer};
+use vfio_migration_host::link::Link;
 
 use crate::{code, folder, program, run, saved, stderr, stdout};
 
@@ -76,7 +81,7 @@ fn the_stream_of_a_machine_is_one_json_object_whose_sums_are_the_files_length() 
 fn channels_are_shown_beside_their_stream_and_a_missing_piece_is_missed() {
     let [main, first, second] =
         [0, 1, 2].map(|number| golden(&format!("qemu-10-multifd-channel{number}.bin")));
-    let output = run(&["inspect", &main, "--channel", &first, &second]);
+    let output = run(&["inspect", "--channel", &first, "--channel", &second, &main]);
     assert_eq!(code(&output), Some(0), "{}", stderr(&output));
     for line in [
         "      181056         4420  packet 1 of '0000:00:02.0/vfio', CONFIG",
@@ -158,7 +163,8 @@ fn a_picture_has_a_row_for_each_device_and_channel_and_is_there_whole_or_not() {
     let svg = folder.join("stream.svg");
     let [main, first, second] =
         [0, 1, 2].map(|number| golden(&format!("qemu-10-multifd-channel{number}.bin")));
-    let output = run(&["inspect", &main, "--svg", svg.to_str().unwrap(), "--channel", &first, &second]);
+    let output =
+        run(&["inspect", &main, "--svg", svg.to_str().unwrap(), "--channel", &first, "--channel", &second]);
     assert_eq!(code(&output), Some(0), "{}", stderr(&output));
     let picture = fs::read_to_string(&svg).unwrap();
     assert!(picture.starts_with("<svg ") && picture.trim_end().ends_with("</svg>"));
@@ -171,6 +177,23 @@ fn a_picture_has_a_row_for_each_device_and_channel_and_is_there_whole_or_not() {
     assert_eq!(opened, closed);
     let nowhere = folder.join("none/stream.svg");
     assert_eq!(code(&run(&["inspect", &main, "--svg", nowhere.to_str().unwrap()])), Some(5));
+}
+
+#[test]
+fn the_picture_in_the_documents_is_the_one_that_the_program_draws() {
+    let svg = folder("documents").join("stream.svg");
+    let [main, first, second] =
+        [0, 1, 2].map(|number| golden(&format!("qemu-10-multifd-channel{number}.bin")));
+    let beside = ["--channel", &first, "--channel", &second, "--svg", svg.to_str().unwrap()];
+    let output = run(&[&["inspect", &main][..], &beside].concat());
+    assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/stream.svg");
+    assert!(
+        fs::read(svg).unwrap() == fs::read(page).unwrap(),
+        "docs/stream.svg is another picture; this draws it, in tests/golden: \
+         vfio-migrate inspect qemu-10-multifd-channel0.bin --channel qemu-10-multifd-channel1.bin \
+         --channel qemu-10-multifd-channel2.bin --svg ../../docs/stream.svg"
+    );
 }
 
 #[test]
@@ -187,6 +210,68 @@ fn a_name_in_a_stream_can_not_write_into_the_picture() {
     let picture = fs::read_to_string(&svg).unwrap();
     assert!(picture.contains("&lt;script&gt;&amp;/vfio") && !picture.contains("<script>"), "{picture}");
     assert!(picture.contains("read up to byte"), "{picture}");
+}
+
+/// A stream of ours with a START of a device with this name and driver.
+fn named(path: &Path, name: &str, driver: &str) {
+    let mut writer = Writer::begin(Link::new(File::create(path).unwrap(), None)).unwrap();
+    let item = Item::Begin { kind: Begins::Start, id: 1, name: name.as_bytes(), instance: 0, version: 1 };
+    writer.item(&item).unwrap();
+    let payload = [encode(Tag::Setup), encode(Tag::EndOfState)].concat();
+    assert_eq!(writer.send(&payload), Ok(payload.len()));
+    writer.footer(1).unwrap();
+    let entry = Entry { idstr: name.into(), driver: driver.into(), address: "0".into(), data_bytes: 0 };
+    writer.end(&Description { format: FORMAT, devices: vec![entry] }).unwrap();
+}
+
+#[test]
+fn no_name_in_a_file_reaches_a_terminal_as_an_order_to_it() {
+    let folder = folder("escape");
+    let (path, svg) = (folder.join("escape.bin"), folder.join("escape.svg"));
+    let paths = [&path, &svg].map(|path| path.to_str().unwrap());
+    named(&path, "a\u{1b}[31m\u{9b}b/vfio", "mtty\u{1b}]0;c\u{7}");
+    let output = run(&["inspect", paths[0], "--svg", paths[1]]);
+    assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+    let said = r"'a\u{1b}[31m\u{9b}b/vfio' of driver mtty\u{1b}]0;c\u{7}, 0 bytes of data";
+    assert!(stdout(&output).contains(said), "{}", stdout(&output));
+    let picture = fs::read_to_string(&svg).unwrap();
+    assert!(picture.contains(">a\u{fffd}[31m\u{fffd}b/vfio</text>"), "{picture}");
+    named(&path, "a/vfio\u{1b}[31m", "mtty");
+    let unread = run(&["inspect", paths[0]]);
+    assert_eq!(code(&unread), Some(4));
+    let channel = [&b"\x11\x22\x33\x44\0\0\0\x01"[..], &[0; 56], &packets(1, "a\u{1b}b", 0)].concat();
+    fs::write(&path, channel).unwrap();
+    let beside = run(&["inspect", &golden("qemu-10-multifd-channel0.bin"), "--channel", paths[0]]);
+    assert!(stdout(&beside).contains(r"packet 0 of 'a\u{1b}b0'"), "{}", stdout(&beside));
+    for text in [stdout(&output), picture, stdout(&unread), stderr(&unread), stdout(&beside), stderr(&beside)]
+    {
+        assert!(text.chars().all(|letter| letter == '\n' || !letter.is_control()), "{text:?}");
+    }
+}
+
+/// Packets of so many devices, each with a number of its own behind its name, one packet with this index each.
+fn packets(devices: u32, name: &str, index: u32) -> Vec<u8> {
+    let packet = |device: u32| {
+        let mut name = format!("{name}{device}").into_bytes();
+        name.resize(256, 0);
+        let head: &[u8] = &[0x11, 0x22, 0x33, 0x44, 0, 0, 0, 1, 0, 0, 0, 0x40];
+        let words = [0, 12, 0, index, 0].map(u32::to_be_bytes).concat();
+        [head, &name, &words].concat()
+    };
+    (0..devices).flat_map(packet).collect()
+}
+
+#[test]
+fn channels_of_any_devices_and_numbers_take_the_same_memory() {
+    let path = folder("numbers").join("1.bin");
+    let packets = packets(600, "device", (1 << 24) - 1);
+    fs::write(&path, [&b"\x11\x22\x33\x44\0\0\0\x01"[..], &[0; 56], &packets].concat()).unwrap();
+    let beside = format!("--channel {}", path.to_str().unwrap());
+    let output = run_within(48_000, Path::new(&golden("qemu-10-multifd-channel0.bin")), &beside);
+    assert_eq!(code(&output), Some(4), "{}", stderr(&output));
+    assert!(stdout(&output).contains("'device599' on the channels: "), "{}", stdout(&output));
+    let said = "wanted each piece of the state of 'device0', instance 0 on the channels, got none with the configuration";
+    assert!(stderr(&output).contains(said), "{}", stderr(&output));
 }
 
 /// A stream of ours with one device, whose END holds so many DATA records of so many zeros; the file is sparse. It has no
@@ -220,6 +305,37 @@ fn a_stream_of_any_length_takes_the_same_memory() {
             let last = stdout(&output);
             assert!(last.contains(&(records * length).to_string()), "{last}{}", stderr(&output));
         }
+    }
+    fs::remove_file(path).unwrap();
+}
+
+/// A machine's stream without a section, with this description.
+fn described(path: &Path, json: &str) {
+    let length = u32::try_from(json.len()).unwrap().to_be_bytes();
+    fs::write(path, [b"QEVM\0\0\0\x03\x07\0\0\0\x02pc\0\x06", &length[..], json.as_bytes()].concat())
+        .unwrap();
+}
+
+#[test]
+fn a_description_takes_no_more_memory_than_its_bytes_and_its_devices() {
+    let path = folder("described").join("machine.bin");
+    let [fields, subsections] = ["{\"size\":1}", "{\"vmsd_name\":\"\"}"].map(|item| {
+        let count = (8 << 20) / (item.len() + 1);
+        vec![item; count].join(",")
+    });
+    for (list, items) in [("fields", fields), ("subsections", subsections)] {
+        described(&path, &format!("{{\"devices\":[{{\"name\":\"timer\",\"{list}\":[{items}]}}]}}"));
+        let output = run_within(40_000, &path, "");
+        let missed = "wanted a FULL of 'timer', instance 0 by the description, got none";
+        assert!(stderr(&output).contains(missed), "{list}: {}", stderr(&output));
+    }
+    for (count, says) in
+        [(65_536, "got none"), (65_537, "one of more than 65536 devices"), (1 << 19, "65536")]
+    {
+        described(&path, &format!("{{\"devices\":[{}]}}", vec!["{\"name\":\"a\"}"; count].join(",")));
+        let output = run_within(40_000, &path, "");
+        assert!(stderr(&output).contains(says), "{count}: {}", stderr(&output));
+        assert_eq!(code(&output), Some(4));
     }
     fs::remove_file(path).unwrap();
 }

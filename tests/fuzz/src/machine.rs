@@ -141,7 +141,8 @@ impl Machine {
     }
 
     const fn begin(kind: Begins, id: u32, name: &str) -> Item<'_> {
-        Item::Begin { kind, id, name: name.as_bytes(), instance: 0, version: 1 }
+        let version = if id == MEMORY { 4 } else { 1 };
+        Item::Begin { kind, id, name: name.as_bytes(), instance: 0, version }
     }
 
     fn section(&mut self, item: Item<'_>, id: u32, payload: &[u8]) {

@@ -6,7 +6,8 @@
 //! differs (EINVAL). The masks are made of QEMU's tables of registers, so without those a loader can check less:
 //! [`differs`] compares the identity and, in place of the capabilities' insides, their ids and offsets. It also compares
 //! the subsystem, which QEMU does not: a guest's driver may be chosen by it. Of a capability's inside it compares the size
-//! of the MSI-X table alone, which the layout follows from.
+//! of the MSI-X table alone, which the layout follows from. The registers come first, the table's size next and the lists
+//! last: a loader that lets another list pass has then seen all that it must not.
 //!
 //! Deliberately absent: everything that a guest may have written, such as BARs and the command register.
 
@@ -48,13 +49,6 @@ pub enum Difference {
         /// The saved value.
         got: u32,
     },
-    /// A list of capabilities has another one, or ends or breaks elsewhere.
-    Capability {
-        /// The device's own, or nothing at its list's end.
-        wanted: Option<Result<Capability, Broken>>,
-        /// The saved one, or nothing at its list's end.
-        got: Option<Result<Capability, Broken>>,
-    },
     /// The MSI-X table has another size.
     Vectors {
         /// Where the register stands that tells.
@@ -63,6 +57,13 @@ pub enum Difference {
         wanted: u16,
         /// The saved entries.
         got: u16,
+    },
+    /// A list of capabilities has another one, or ends or breaks elsewhere.
+    Capability {
+        /// The device's own, or nothing at its list's end.
+        wanted: Option<Result<Capability, Broken>>,
+        /// The saved one, or nothing at its list's end.
+        got: Option<Result<Capability, Broken>>,
     },
 }
 
@@ -164,7 +165,8 @@ impl fmt::Display for Difference {
 
 impl core::error::Error for Difference {}
 
-/// The first thing in a saved space that must be the device's own and is not: see the [module](self).
+/// The first thing in a saved space that must be the device's own and is not, of registers, size of the MSI-X table and
+/// lists of capabilities in this order: see the [module](self).
 #[must_use]
 pub fn differs(saved: Space<'_>, own: Space<'_>) -> Option<Difference> {
     let registers = Register::ALL.into_iter().find_map(|register| {
@@ -172,9 +174,9 @@ pub fn differs(saved: Space<'_>, own: Space<'_>) -> Option<Difference> {
         (wanted != got).then_some(Difference::Register { register, wanted, got })
     });
     registers
+        .or_else(|| vectors_differ(saved, own))
         .or_else(|| lists_differ(saved.capabilities(), own.capabilities()))
         .or_else(|| lists_differ(saved.extended_capabilities(), own.extended_capabilities()))
-        .or_else(|| vectors_differ(saved, own))
 }
 
 fn lists_differ(mut saved: Capabilities<'_>, mut own: Capabilities<'_>) -> Option<Difference> {
@@ -292,5 +294,22 @@ mod tests {
         let difference = Difference::Vectors { offset: 0x46, wanted: 8, got: 9 };
         assert_eq!(differs(Space::new(&saved), Space::new(&own)), Some(difference));
         assert_eq!(difference.offset(), 0x46);
+    }
+
+    #[test]
+    fn another_size_of_the_table_is_told_before_a_list_that_goes_another_way() {
+        let mut own = [0; 0x50];
+        own[..0x48].copy_from_slice(&self::own());
+        own[0x44..].copy_from_slice(&[0x11, 0, 0x07, 0x00, 0x01, 0, 0, 0, 0x01, 0x08, 0, 0]);
+        let mut saved = own;
+        (saved[0x40], saved[0x46]) = (0x12, 0x08);
+        let vectors = Difference::Vectors { offset: 0x46, wanted: 8, got: 9 };
+        assert_eq!(differs(Space::new(&saved), Space::new(&own)), Some(vectors));
+        saved[0x00] ^= 0xff;
+        let difference = differs(Space::new(&saved), Space::new(&own));
+        assert!(matches!(difference, Some(Difference::Register { register: Register::Vendor, .. })));
+        (saved[0x00], saved[0x46]) = (own[0x00], own[0x46]);
+        let difference = differs(Space::new(&saved), Space::new(&own));
+        assert!(matches!(difference, Some(Difference::Capability { .. })), "the list alone");
     }
 }

@@ -36,7 +36,7 @@ Examples:
   vfio-migrate inspect card.state
   vfio-migrate inspect card.state --json | jq '.sections[].records[]'
   vfio-migrate inspect machine.bin                 # a whole machine's stream, as QEMU's `migrate file:` writes it
-  vfio-migrate inspect main.bin --channel 1.bin 2.bin   # one with multifd, whose channels were kept in files
+  vfio-migrate inspect main.bin --channel 1.bin --channel 2.bin   # one with multifd, and its channels
   vfio-migrate inspect machine.bin --svg machine.svg    # a picture, for a browser
 
 A damaged file is shown up to its damage, and the program then ends with 4. Other devices' sections have no length; it
@@ -45,8 +45,8 @@ a file is read to its last byte. The file of a migration with mapped-ram is not 
 pub(crate) struct Arguments {
     /// The file to read, or - for standard input
     file: PathBuf,
-    /// The other channels of a machine with multifd, which stand beside its file
-    #[arg(long, num_args = 1.., value_name = "FILE")]
+    /// A file with one of multifd's channels, which stand beside the machine's file; may be given for each of them
+    #[arg(long, value_name = "FILE")]
     channel: Vec<PathBuf>,
     /// Draw the stream as a picture
     #[arg(long, value_name = "FILE")]

@@ -81,7 +81,7 @@ pub(super) enum Ink {
 #[derive(Clone, Default)]
 pub(super) struct Strip {
     pub(super) spans: Vec<Span>,
-    /// What is closer together than this is joined.
+    /// What lies together within so many bytes is joined.
     grain: u64,
 }
 
@@ -149,11 +149,12 @@ impl Strip {
         }
     }
 
-    /// Joins what is closer together than the grain; what is larger stays as it is.
+    /// Joins neighbours that lie together, from the first's begin to the last's end, within the grain. What is larger, or
+    /// further from its neighbours, stays as it is.
     fn join(&mut self) {
         let (grain, mut joined) = (self.grain, Vec::<Span>::new());
         for span in self.spans.drain(..) {
-            match joined.last_mut().filter(|last| span.end - last.begin <= grain) {
+            match joined.last_mut().filter(|last| span.end.saturating_sub(last.begin) <= grain) {
                 Some(last) => (last.end, last.things) = (span.end, last.things + span.things),
                 None => joined.push(span),
             }
@@ -358,6 +359,22 @@ mod tests {
         assert_eq!(strip.spans.iter().map(|span| span.things).sum::<u64>(), 100_000);
         assert_eq!((strip.spans[0].begin, strip.spans.last().map(|span| span.end)), (0, Some(999_997)));
         assert!(strip.spans.windows(2).all(|pair| pair[0].end <= pair[1].begin), "in order, apart");
+    }
+
+    #[test]
+    fn things_that_lie_far_apart_are_not_joined_over_what_is_between_them() {
+        let mut strip = Strip::default();
+        // A crowd, and behind it a few that are a MiB apart.
+        (0..1000).for_each(|at| strip.add(at * 10, at * 10 + 7));
+        let far = |at: u64| ((1 + at) << 20, ((1 + at) << 20) + 7);
+        (0..50).for_each(|at| strip.add(far(at).0, far(at).1));
+        let apart = strip.spans.iter().filter(|span| span.begin >= 1 << 20);
+        assert!(apart.map(|span| (span.begin, span.end)).eq((0..50).map(far)));
+        let joined = strip.spans.iter().filter(|span| span.things > 1);
+        assert!(
+            joined.clone().count() > 0 && joined.clone().all(|span| span.end - span.begin <= strip.grain)
+        );
+        assert!(strip.grain < 1 << 10, "no coarser than the crowd wants: {}", strip.grain);
     }
 
     #[test]

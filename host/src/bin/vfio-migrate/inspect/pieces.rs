@@ -13,6 +13,8 @@ use vfio_migration_host::qemu::StatePacket;
 #[derive(Default)]
 pub(super) struct Pieces {
     devices: BTreeMap<(String, u32), Device>,
+    /// The words of all devices' bits together.
+    words: usize,
     /// A device behind the last that could be noted.
     left_out: bool,
 }
@@ -48,7 +50,7 @@ impl Pieces {
             self.left_out = true;
             return;
         }
-        self.devices.entry(key).or_default().take(packet);
+        self.devices.entry(key).or_default().take(packet, &mut self.words);
     }
 
     /// Checks that each device's state is whole.
@@ -78,15 +80,20 @@ impl Pieces {
 }
 
 impl Device {
-    fn take(&mut self, packet: &StatePacket) {
+    /// Takes note of a piece; `words` counts those of all devices.
+    fn take(&mut self, packet: &StatePacket, words: &mut usize) {
         let (word, bit) = ((packet.index / 64) as usize, 1 << (packet.index % 64));
         if packet.index >= INDEX_MAX {
             self.wrong.get_or_insert(format!("number {}, too large to be noted", packet.index));
             return;
         }
-        if self.seen.len() <= word {
-            self.seen.resize(word + 1, 0);
+        let more = (word + 1).saturating_sub(self.seen.len());
+        if more > WORDS_MAX - *words {
+            self.wrong.get_or_insert(format!("number {}, too many to be noted", packet.index));
+            return;
         }
+        *words += more;
+        self.seen.resize(self.seen.len() + more, 0);
         if self.seen[word] & bit != 0 {
             self.wrong.get_or_insert(format!("number {} twice", packet.index));
         }
@@ -118,6 +125,8 @@ impl Device {
 const DEVICES_MAX: usize = 4096;
 /// The highest number that is noted and one more: a state of 16 TiB, and 2 MiB of memory for it.
 const INDEX_MAX: u32 = 1 << 24;
+/// The most words of all devices together: 8 MiB, and as much again at most for the room that a growing list takes.
+const WORDS_MAX: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -156,5 +165,20 @@ mod tests {
             let says = says(data, config);
             assert!(says.ends_with(got), "{says}");
         }
+    }
+
+    #[test]
+    fn the_numbers_of_all_devices_together_have_a_bound_behind_which_one_is_not_whole() {
+        let mut pieces = Pieces::default();
+        for instance in 0..10 {
+            let last = StatePacket { instance, ..packet(INDEX_MAX - 1, Content::Data) };
+            pieces.take(&last);
+            pieces.take(&StatePacket { instance, ..packet(0, Content::Config) });
+        }
+        let held: usize = pieces.devices.values().map(|device| device.seen.len()).sum();
+        assert_eq!((held, pieces.words), (4 << 18, 1 << 20), "four devices, 2 MiB each");
+        let wrong: Vec<_> = pieces.devices.values().map(|device| device.wrong().unwrap()).collect();
+        assert!(wrong[..4].iter().all(|wrong| wrong == "more behind number 0, the last"), "{wrong:?}");
+        assert!(wrong[4..].iter().all(|wrong| wrong == "number 16777215, too many to be noted"), "{wrong:?}");
     }
 }

@@ -188,10 +188,8 @@ impl<W: Write> Report for Text<W> {
             Event::Description { offset, length, ours: Some(ours), .. } => {
                 self.line(*offset, *length, "description; its checksum is right, and nothing follows")?;
                 ours.devices.iter().try_for_each(|device| {
-                    self.more(&format!(
-                        "'{}' of driver {}, {} bytes of data",
-                        device.idstr, device.driver, device.data_bytes
-                    ))
+                    let (idstr, driver) = (device.idstr.escape_debug(), device.driver.escape_debug());
+                    self.more(&format!("'{idstr}' of driver {driver}, {} bytes of data", device.data_bytes))
                 })
             }
             Event::Description { offset, length, description, ours: None } => {
@@ -208,7 +206,7 @@ impl<W: Write> Report for Text<W> {
     }
 
     fn channel(&mut self, path: &Path) -> io::Result<()> {
-        writeln!(self.out, "\nchannel {}", path.display())?;
+        writeln!(self.out, "\nchannel {}", path.to_string_lossy().escape_debug())?;
         self.began = false;
         self.head()
     }
