@@ -15,6 +15,7 @@ mod large;
 mod library;
 mod live;
 mod moving;
+mod qemu;
 mod refusal;
 mod rounds;
 mod testdev;
@@ -27,10 +28,12 @@ use crate::device::{RUNNING, new_text};
 use crate::suite::{Bench, Case};
 use crate::tool::{self, DONE};
 
-/// All cases in their order.
-pub(crate) fn all() -> impl Iterator<Item = Case> {
+/// All cases in their order; those that take long are among them with `long`.
+pub(crate) fn all(long: bool) -> impl Iterator<Item = Case> {
     [
         transfer::CASES,
+        qemu::CASES,
+        if long { qemu::LONG } else { &[] },
         together::CASES,
         moving::CASES,
         live::CASES,

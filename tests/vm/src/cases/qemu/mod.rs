@@ -1,0 +1,114 @@
+//! A real QEMU at the other end: it takes what we save, and we take what it saves.
+//!
+//! A case is a way that a stream goes. It is tried with each QEMU of the guest and each kind of device, always with a
+//! new content, and says so in a line that begins with `# qemu`.
+//!
+//! Deliberately absent: a network. A stream between two machines is a file or a socket here.
+
+mod damage;
+mod give;
+mod splice;
+mod take;
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::device::{Card, new_text};
+use crate::modules::Set;
+use crate::qemu::{self, DEVICES, Setup};
+use crate::suite::{Bench, Case};
+
+/// What shows soonest that both sides understand each other.
+pub(super) const CASES: &[Case] =
+    &[("qemu_loads_a_saved_file", |bench| each("give, one END", bench, give::one_end))];
+
+/// All other ways.
+pub(super) const LONG: &[Case] = &[
+    ("qemu_loads_a_file_with_pre_copy", |bench| each("give, PARTs", bench, give::parts)),
+    ("qemu_loads_a_file_of_two_devices", |bench| each("give, two devices", bench, give::two)),
+    ("qemu_loads_its_own_stream_with_our_sections", |bench| each("give, spliced", bench, splice::ours)),
+    ("stream_of_a_qemu_with_pre_copy_is_loaded", |bench| each("take, pre-copy", bench, take::pre_copy)),
+    ("stream_of_a_qemu_without_pre_copy_is_loaded", |bench| each("take, stopped", bench, take::stopped)),
+    ("stream_of_a_qemu_with_switchover_ack_is_loaded", |bench| {
+        each("take, switchover-ack", bench, take::switchover_ack)
+    }),
+    ("stream_of_a_qemu_with_multifd_is_loaded", |bench| each("take, multifd", bench, take::multifd)),
+    ("stream_of_a_qemu_with_two_devices_is_loaded", |bench| each("take, two devices", bench, take::two)),
+    ("damaged_file_for_a_qemu_is_refused", damage::of_ours),
+    ("damaged_stream_of_a_qemu_is_refused", damage::of_qemu),
+];
+
+/// A device that is given to a QEMU, and whose content is another one each time.
+trait Subject {
+    /// The device as QEMU and `vfio-migrate` open it.
+    fn card(&self) -> &Card;
+    /// Puts a new content into the device, and says which.
+    fn renew(&self) -> Result<String>;
+    /// The device's content, which it may lose by that.
+    fn content(&self) -> Result<String>;
+
+    /// Fails unless the device is in this state and has this content.
+    fn check(&self, state: u32, content: &str) -> Result<()> {
+        self.card().check_state(state)?;
+        let got = self.content()?;
+        ensure!(got == content, "content: wanted {content:?}, got {got:?}");
+        Ok(())
+    }
+}
+
+impl Subject for Card {
+    fn card(&self) -> &Card {
+        self
+    }
+
+    fn renew(&self) -> Result<String> {
+        let text = new_text();
+        self.fill(&text).map(|()| text)
+    }
+
+    fn content(&self) -> Result<String> {
+        self.take_text()
+    }
+}
+
+/// A kind of device: its name, and how one is made.
+type Kind = (&'static str, fn(Set, &str) -> Result<Box<dyn Subject>>);
+
+const KINDS: &[Kind] = &[("mtty", |set, uuid| Ok(Box::new(Card::create(set, "mtty-1", uuid)?)))];
+
+/// A QEMU's version, with two devices to save and two to load into.
+struct Scene {
+    version: String,
+    sources: [Box<dyn Subject>; 2],
+    targets: [Box<dyn Subject>; 2],
+}
+
+impl Scene {
+    /// The QEMU that this is about, with these devices.
+    fn setup<'a>(&'a self, cards: &'a [&'a Card]) -> Setup<'a> {
+        Setup { version: &self.version, cards, incoming: false, multifd: false }
+    }
+}
+
+/// Tries a way with each QEMU and each kind of device; `way` returns what was seen.
+fn each(name: &str, bench: &Bench, way: fn(&Scene) -> Result<String>) -> Result<()> {
+    let set = bench.source.set();
+    for version in qemu::versions()? {
+        for (kind, make) in KINDS {
+            let device = |number: u32| make(set, &format!("e0000000-0000-0000-0000-{number:012}"));
+            let began = Instant::now();
+            let sources = [device(1)?, device(2)?];
+            let scene = Scene { version: version.clone(), sources, targets: [device(3)?, device(4)?] };
+            let seen = way(&scene).with_context(|| format!("{name}, QEMU {version}, {kind}"))?;
+            let seconds = began.elapsed().as_secs_f64();
+            println!("# qemu | {name} | QEMU {version} | {kind} | {} | {seen} | {seconds:.1} s", set.name());
+        }
+    }
+    Ok(())
+}
+
+/// The section of the device at a place in a QEMU's machine.
+fn section(place: usize) -> String {
+    format!("{}/vfio", DEVICES[place])
+}
