@@ -11,11 +11,13 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use vfio_migration_core::session::Code;
 use vfio_migration_core::session::drive::Transport;
-use vfio_migration_core::stream::record;
+use vfio_migration_core::stream::pci_config::find;
 use vfio_migration_core::stream::section::{self, FOOTER, ITEM_MAX, Item, PREAMBLE};
+use vfio_migration_core::stream::{pci_config, record};
 
 use crate::errno::{code, in_words};
 use crate::link::Link;
+use crate::qemu::Unwalkable;
 
 /// The version of our part of the description.
 pub const FORMAT: u32 = 1;
@@ -82,6 +84,14 @@ pub enum Error {
         /// What is wrong, counted from there.
         error: record::Error,
     },
+    /// The body of a CONFIG record is not one of its device.
+    #[error("at byte {offset}: {error}")]
+    Body {
+        /// Where the body begins.
+        offset: u64,
+        /// What is wrong, counted from there.
+        error: pci_config::Error,
+    },
     /// The stream does not go on as it must.
     #[error("at byte {offset}: wanted {wanted}, got {got}")]
     Unexpected {
@@ -91,6 +101,22 @@ pub enum Error {
         wanted: &'static str,
         /// What stands there.
         got: String,
+    },
+    /// The body of a CONFIG record is damaged.
+    #[error("at byte {offset}: {error}")]
+    Config {
+        /// Where the body begins.
+        offset: u64,
+        /// What is wrong with it, counted from there.
+        error: find::Error,
+    },
+    /// The stream may be whole, but can't be read any further.
+    #[error("at byte {offset}: {reason}")]
+    Unwalkable {
+        /// Where.
+        offset: u64,
+        /// Why not.
+        reason: Unwalkable,
     },
     /// The description's checksum is not that of the bytes before it.
     #[error(
@@ -182,7 +208,10 @@ impl Error {
             Self::Recv { offset, .. }
             | Self::Ended { offset, .. }
             | Self::Section { offset, .. }
+            | Self::Body { offset, .. }
             | Self::Unexpected { offset, .. }
+            | Self::Config { offset, .. }
+            | Self::Unwalkable { offset, .. }
             | Self::Description { offset, .. }
             | Self::Trailing { offset } => Some(offset),
             Self::Record { payload, error } => Some(payload.saturating_add(error.offset())),
@@ -417,7 +446,16 @@ impl<T: Transport> Reader<T> {
         self.offset
     }
 
-    fn nothing_more(&mut self) -> Result<(), Error> {
+    /// The link, for a look at what comes; what is read from it past the reader is missing from the checksum.
+    pub(crate) const fn link(&mut self) -> &mut T {
+        &mut self.link
+    }
+
+    /// Checks that the stream has ended.
+    ///
+    /// # Errors
+    /// [`Error::Trailing`] where it goes on, and [`Error::Recv`].
+    pub(crate) fn nothing_more(&mut self) -> Result<(), Error> {
         let offset = self.offset;
         match self.recv(&mut [0]) {
             Ok(0) => Ok(()),
@@ -476,6 +514,8 @@ pub fn show(item: &Item<'_>) -> String {
         ),
         Item::Continue { kind, id } => format!("{} of section {id}", kind.name()),
         Item::Configuration { .. } => "a configuration".into(),
+        Item::Subsection { name, .. } => format!("the subsection '{}'", name.escape_ascii()),
+        Item::Command { command, .. } => format!("the command {command}"),
         Item::EndOfStream => "the end of the stream".into(),
         Item::Description { .. } => "a description".into(),
     }

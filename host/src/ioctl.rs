@@ -512,6 +512,8 @@ const _: () = {
         uapi::FEATURE_MIG_DATA_SIZE, kernel::VFIO_DEVICE_FEATURE_MIG_DATA_SIZE;
         uapi::FEATURE_MIG_PRECOPY_INFO_V2, kernel::VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2;
         uapi::PRECOPY_INFO_REINIT, kernel::VFIO_PRECOPY_INFO_REINIT;
+        uapi::DEVICE_FLAGS_PCI, kernel::VFIO_DEVICE_FLAGS_PCI;
+        uapi::PCI_CONFIG_REGION_INDEX, kernel::VFIO_PCI_CONFIG_REGION_INDEX;
         uapi::GROUP_VIABLE, kernel::VFIO_GROUP_FLAGS_VIABLE;
         uapi::TYPE1V2_IOMMU, kernel::VFIO_TYPE1v2_IOMMU;
         uapi::GET_API_VERSION, ((kernel::VFIO_TYPE as u32) << 8) + kernel::VFIO_BASE;

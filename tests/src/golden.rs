@@ -26,12 +26,22 @@ pub const IOMMUFD_END: &[u8] = include_bytes!("../golden/qemu-10-iommufd-end.bin
 pub const MULTIFD_END: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel0-end.bin");
 /// END_OF_STATE.
 pub const MULTIFD_FULL: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel0-full.bin");
+/// The front of a multifd channel: what it begins with, a SYNC, a packet of memory without its pages.
+pub const MULTIFD_CHANNEL1_BEGIN: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel1-begin.bin");
+/// The back of a multifd channel: the device's configuration, two SYNC.
+pub const MULTIFD_CHANNEL1_END: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel1-end.bin");
+/// A piece of a multifd channel: the device's 36 bytes of data, a SYNC.
+pub const MULTIFD_CHANNEL2_STATE: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel2-state.bin");
 /// Two DATA of 1 MiB, DATA 402908, END_OF_STATE.
 pub const BIGSTOP_END: &[u8] = include_bytes!("../golden/qemu-10-bigstop-end.bin");
 /// Section header and DATA head of 1 MiB.
 pub const BIGPRE_PART1_HEAD: &[u8] = include_bytes!("../golden/qemu-10-bigpre-part1-head.bin");
 /// Section header and DATA head of 402908.
 pub const BIGPRE_END_HEAD: &[u8] = include_bytes!("../golden/qemu-10-bigpre-end-head.bin");
+/// A whole machine's stream, whose VFIO sections are the `PRECOPY_` ones here.
+pub const PRECOPY: &[u8] = include_bytes!("../golden/qemu-10-precopy.bin");
+/// A whole machine's stream, the main channel of one with multifd.
+pub const MULTIFD: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel0.bin");
 /// A whole stream that QEMU loads, with all data in the END section.
 pub const ONE_END_SECTION: &[u8] = include_bytes!("../golden/one-end-section.bin");
 /// A whole stream that QEMU loads, with the data in three PART sections.

@@ -3,8 +3,10 @@
 //! Deliberately absent: anything that knows how core works inside. Sessions are played through their effects and
 //! through core's public traits.
 
+pub mod channels;
 pub mod golden;
 pub mod kernel;
+pub mod machine;
 pub mod model;
 pub mod payload;
 pub mod schedule;

@@ -15,8 +15,10 @@ use vfio_migration_core::device::State;
 use vfio_migration_core::session::drive::Device;
 use vfio_migration_core::session::precopy::Backoff;
 use vfio_migration_core::session::{Code, DataRead, Left, PrecopyInfo};
+use vfio_migration_core::stream::pci_config::{Body, Layout};
 use vfio_migration_host::link::Link;
 use vfio_migration_host::open::Identity;
+use vfio_migration_host::pci::{Applied, Refused};
 use vfio_migration_host::sim::{Assigned, Config, Sim};
 use vfio_migration_host::transfer::{self, Error, Load, Member, Migratable, PreCopy, Report, Save, Watch};
 
@@ -128,6 +130,18 @@ impl Device for Logged {
 impl Migratable for Logged {
     fn data_size(&self) -> Option<u64> {
         Migratable::data_size(&self.assigned)
+    }
+
+    fn config_layout(&self) -> Result<Option<Layout>, Refused> {
+        self.assigned.config_layout()
+    }
+
+    fn config(&mut self) -> Result<Vec<u8>, Refused> {
+        self.assigned.config()
+    }
+
+    fn apply_config(&mut self, body: &Body<'_>) -> Result<Applied, Refused> {
+        self.assigned.apply_config(body)
     }
 }
 

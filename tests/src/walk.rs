@@ -89,6 +89,9 @@ impl<'a> Walk<'a> {
                 self.say(start, &format!("{} {id}", kind.name()));
                 self.body(id)?;
             }
+            Item::Subsection { .. } | Item::Command { .. } => {
+                return Err(format!("of a whole machine at {start}"));
+            }
             Item::EndOfStream => self.say(start, "end byte"),
             Item::Description { length } => {
                 self.say(start, &format!("description {length}"));

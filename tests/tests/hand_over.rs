@@ -36,7 +36,7 @@ impl Sides {
         watch: &impl Watch,
     ) -> Result<Report, Error> {
         let pre_copy = pre_copy.then(quick);
-        let save = Save { leave: Some(Leave::Stopped), pre_copy, interrupt };
+        let save = Save { leave: Some(Leave::Stopped), pre_copy, interrupt, ..Save::default() };
         let (near, far) = (self.sources.members(), self.destinations.members());
         let report = transfer::hand_over(near, far, &save, &Load::default(), watch);
         if save.pre_copy.is_some() {

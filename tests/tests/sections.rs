@@ -7,7 +7,7 @@ use vfio_migration_core::device::State;
 use vfio_migration_core::session::{Source, SourceEffect, drive};
 use vfio_migration_core::stream::record::{self, Tag};
 use vfio_migration_core::stream::section::{
-    self, Begins, Continues, Error, ITEM_MAX, Item, NAME_MAX, PREAMBLE,
+    self, Begins, Continues, Error, ITEM_MAX, Item, NAME_MAX, PREAMBLE, SWITCHOVER_START,
 };
 use vfio_migration_tests::golden::*;
 use vfio_migration_tests::model::{Faults, ModelDevice, ModelLink, Sizes, nobody};
@@ -118,7 +118,7 @@ fn a_stream_or_section_that_is_cut_anywhere_is_never_whole() {
 }
 
 /// Every kind of item with its golden bytes: from QEMU where QEMU writes it, from a stream that it loads otherwise.
-fn items() -> [(Item<'static>, &'static [u8]); 7] {
+fn items() -> [(Item<'static>, &'static [u8]); 8] {
     let begin = |kind| Item::Begin { kind, id: SECTION_ID, name: SECTION_NAME, instance: 0, version: 1 };
     [
         (begin(Begins::Start), &PRECOPY_START[..BEGIN_HEADER]),
@@ -128,6 +128,7 @@ fn items() -> [(Item<'static>, &'static [u8]); 7] {
         (Item::Configuration { name_length: 0 }, &ONE_END_SECTION[8..13]),
         (Item::EndOfStream, &ONE_END_SECTION[4327..4328]),
         (Item::Description { length: 67 }, &ONE_END_SECTION[4328..4333]),
+        (Item::Command { command: SWITCHOVER_START, length: 0 }, &PRECOPY[336_215..336_220]),
     ]
 }
 
@@ -190,8 +191,8 @@ fn an_item_with_a_flipped_bit_is_never_the_same_item() {
 }
 
 #[test]
-fn the_type_bytes_are_these_seven_and_no_other() {
-    let known = [0x00, 0x01, 0x02, 0x03, 0x04, 0x06, 0x07];
+fn the_type_bytes_are_these_nine_and_no_other() {
+    let known = [0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08];
     for got in 0..=u8::MAX {
         let mut bytes = [0; 14];
         bytes[0] = got;
@@ -261,7 +262,7 @@ fn written(state: &[u8], piece: usize, config: &[u8], sections: &[(&str, Item<'_
 
 #[test]
 fn a_source_and_the_items_write_the_stream_that_qemu_loads_byte_for_byte() {
-    let [(start, _), (full, _), (_, _), (end, _), (configuration, _), (end_byte, _), (description, _)] =
+    let [(start, _), (full, _), (_, _), (end, _), (configuration, _), (end_byte, _), (description, _), _] =
         items();
     let state = &ONE_END_SECTION[86..146];
     let config = &ONE_END_SECTION[198..4314];

@@ -6,8 +6,9 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use vfio_migration_core::device::{Features, State};
+use vfio_migration_core::stream::pci_config::SpaceLength;
 use vfio_migration_host::sim::{
-    After, Call, Config, ConfigError, Drained, Errno, Fault, Increment, Info, Operation, Pace, Precopy,
+    After, Call, Config, ConfigError, Drained, Errno, Fault, Increment, Info, Operation, Pace, Pci, Precopy,
     SIZE_MAX,
 };
 
@@ -67,6 +68,17 @@ fn the_other_keys_set_their_fields_and_no_others() {
         [("data-size=0", Some(0)), ("data-size=2KiB", Some(2048)), ("data-size=exact", None)]
     {
         assert_eq!(text.parse(), Ok(default_but(|config| config.data_size = data_size)), "{text}");
+    }
+    for (text, space, vectors) in [
+        ("pci=256", SpaceLength::Conventional, 0),
+        ("pci=4096:1", SpaceLength::Extended, 1),
+        ("pci=4096:2048", SpaceLength::Extended, 2048),
+    ] {
+        assert_eq!(
+            text.parse(),
+            Ok(default_but(|config| config.pci = Some(Pci { space, vectors }))),
+            "{text}"
+        );
     }
 }
 
@@ -135,12 +147,13 @@ fn each_errno_has_its_kernels_number() {
 #[test]
 fn a_config_that_is_none_says_what_was_wanted_and_what_was_there() {
     let parts = "wanted size=, seed=, flags=, initial=, dirty=, dirty-for=, increment=, reinit=, v2=, drained=, \
-                 info=, data-size=, short=, slow= or slow-set=, each once, or fail= or guest-reset=, got";
+                 info=, data-size=, pci=, short=, slow= or slow-set=, each once, or fail= or guest-reset=, got";
     let size = "wanted a number of B, KiB, MiB or GiB, got";
     let operation = "wanted set, set-STATE, get, read, write, info, reset or data-size, got";
     let nth = "wanted which call, from 1 on, or * for each, after the operation and a colon, got";
     let errno = "wanted an errno's name, for instance EIO, or its number, got";
     let after = "wanted old, after set also first or error, after reset also unknown, got";
+    let pci = "wanted 256 or 4096, and :VECTORS from 0 to 2048, got";
     let table = [
         ("sise=3", format!(r#"{parts} "sise=3""#)),
         ("seed", format!(r#"{parts} "seed""#)),
@@ -166,6 +179,9 @@ fn a_config_that_is_none_says_what_was_wanted_and_what_was_there() {
             "data-size=some",
             r#"data-size: wanted a number of B, KiB, MiB or GiB, or exact, got "some""#.to_owned(),
         ),
+        ("pci=255", format!(r#"pci: {pci} "255""#)),
+        ("pci=256:2049", format!(r#"pci: {pci} "256:2049""#)),
+        ("pci=4096:", format!(r#"pci: {pci} "4096:""#)),
         ("short=0", r#"short: wanted a number of bytes from 1 on, got "0""#.to_owned()),
         ("slow=1ms", r#"slow: wanted a number of microseconds, got "1ms""#.to_owned()),
         ("slow-set=x", r#"slow-set: wanted a number of microseconds, got "x""#.to_owned()),

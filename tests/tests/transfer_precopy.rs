@@ -73,7 +73,7 @@ fn hand_over(
     pre_copy: PreCopy<'_>,
     watch: &impl Watch,
 ) -> Result<Report, Error> {
-    let save = Save { leave: Some(Leave::Stopped), pre_copy: Some(pre_copy), interrupt: None };
+    let save = Save { leave: Some(Leave::Stopped), pre_copy: Some(pre_copy), ..Save::default() };
     transfer::hand_over(sources.members(), destinations.members(), &save, &Load::default(), watch)
 }
 

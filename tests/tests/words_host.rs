@@ -10,11 +10,14 @@ use std::time::Duration;
 use vfio_migration_core::device::State;
 use vfio_migration_core::session::precopy::Forecast;
 use vfio_migration_core::session::{Cause, Code, Left, Misuse};
+use vfio_migration_core::stream::pci_config::identity::{Difference, Register};
+use vfio_migration_core::stream::pci_config::{self, Layout};
 use vfio_migration_core::stream::{record, section};
 use vfio_migration_host::device::Unsupported;
+use vfio_migration_host::qemu::Unwalkable;
 use vfio_migration_host::sim::{ConfigError, Errno, SIZE_MAX};
 use vfio_migration_host::transfer::{self, Place, Reason};
-use vfio_migration_host::{file, open};
+use vfio_migration_host::{file, open, pci};
 use vfio_migration_tests::words::check;
 
 const EINVAL: Code = Code(22);
@@ -165,6 +168,14 @@ fn every_file_error_says_where_and_what_was_wanted_and_got() {
             "at byte 8: wanted a configuration, got the end of the stream",
         ),
         (
+            Error::Config { offset: 60, error: pci_config::find::Error::Version { got: 7 } },
+            "at byte 60: wanted a configuration of version 2, got 7",
+        ),
+        (
+            Error::Unwalkable { offset: 900, reason: Unwalkable::Config },
+            "at byte 900: how long the CONFIG record is only its device knows: two lengths fit",
+        ),
+        (
             Error::Checksum { wanted: 0x0a0b_0c0d, got: "00000000\"}".into(), covered: 400 },
             "the stream is damaged: wanted crc32c 0a0b0c0d of its first 400 bytes, its description has \"00000000\"",
         ),
@@ -181,6 +192,10 @@ fn every_file_error_says_where_and_what_was_wanted_and_got() {
             "wanted 125 bytes of data by the description, got 124 bytes of data in the sections before it",
         ),
         (
+            Error::Body { offset: 300, error: pci_config::Error::Version { got: 3 } },
+            "at byte 300: wanted a configuration of version 2, got 3",
+        ),
+        (
             Error::Trailing { offset: 400 },
             "at byte 400: wanted the end of the stream behind its description, got more bytes",
         ),
@@ -190,15 +205,68 @@ fn every_file_error_says_where_and_what_was_wanted_and_got() {
         | Error::Ended { .. }
         | Error::Section { .. }
         | Error::Record { .. }
+        | Error::Body { .. }
         | Error::Unexpected { .. }
+        | Error::Config { .. }
+        | Error::Unwalkable { .. }
         | Error::Checksum { .. }
         | Error::Description { .. }
         | Error::NewerFormat { .. }
         | Error::Mismatch { .. }
-        | Error::Trailing { .. } => 10,
+        | Error::Trailing { .. } => 13,
     };
     check(&table, variants);
     check_sources(&table);
+}
+
+#[test]
+fn every_reason_why_a_stream_can_not_be_read_further_says_what_would_help_or_what_is_missing() {
+    let section = || "FULL of section 3 'timer', instance 0,".to_owned();
+    let table = [
+        (
+            Unwalkable::Pipe { section: section() },
+            "how long FULL of section 3 'timer', instance 0, is stands in the description, the last thing in the stream: \
+             from a pipe it can't be read any further, from a file it can",
+        ),
+        (
+            Unwalkable::NoDescription { section: section() },
+            "how long FULL of section 3 'timer', instance 0, is stands in a description, and none is at the end of the \
+             file",
+        ),
+        (
+            Unwalkable::NotDescribed { section: section() },
+            "how long FULL of section 3 'timer', instance 0, is stands in no entry of the description at the end of the \
+             file",
+        ),
+        (
+            Unwalkable::Live { section: "START of section 5 'slirp', instance 0,".into() },
+            "how long START of section 5 'slirp', instance 0, is can't be told: it is no VFIO device, and not described",
+        ),
+        (Unwalkable::Config, "how long the CONFIG record is only its device knows: two lengths fit"),
+        (
+            Unwalkable::MappedRam,
+            "the capability mapped-ram is on: memory lies at fixed places of the file, and QEMU itself can't load a VFIO \
+             device from such a file; migrate without mapped-ram",
+        ),
+        (Unwalkable::Rdma, "memory was moved by RDMA, past the stream"),
+        (Unwalkable::Packaged, "post-copy begins, which VFIO devices don't have"),
+        (
+            Unwalkable::Subsection { name: "configuration/new".into() },
+            "how long the subsection 'configuration/new' of the configuration is can't be told",
+        ),
+    ];
+    let variants = match table[0].0 {
+        Unwalkable::Pipe { .. }
+        | Unwalkable::NoDescription { .. }
+        | Unwalkable::NotDescribed { .. }
+        | Unwalkable::Live { .. }
+        | Unwalkable::Config
+        | Unwalkable::MappedRam
+        | Unwalkable::Rdma
+        | Unwalkable::Packaged
+        | Unwalkable::Subsection { .. } => 9,
+    };
+    check(&table, variants);
 }
 
 #[test]
@@ -263,6 +331,10 @@ fn every_reason_of_a_failed_transfer_says_what_went_wrong_first() {
             Reason::NoLink(io::Error::from_raw_os_error(24)),
             "there is no pair of sockets: Too many open files (os error 24)",
         ),
+        (
+            Reason::Config { place: place(), refused: pci::Refused::Kernel("read", EINVAL).into() },
+            "the device's configuration space can't be read: Invalid argument",
+        ),
         (Reason::Interrupted, "interrupted"),
         (Reason::Misuse(Misuse::SmallBuffer { got: 63 }), "wanted a buffer of at least 64 bytes, got 63"),
     ];
@@ -279,8 +351,49 @@ fn every_reason_of_a_failed_transfer_says_what_went_wrong_first() {
         | Reason::WillNotConverge(_)
         | Reason::NotAcknowledged { .. }
         | Reason::NoLink(_)
+        | Reason::Config { .. }
         | Reason::Interrupted
-        | Reason::Misuse(_) => 14,
+        | Reason::Misuse(_) => 15,
+    };
+    check(&table, variants);
+    check_sources(&table);
+}
+
+#[test]
+fn every_refusal_of_a_configuration_says_what_was_wanted_and_what_was_there() {
+    let register = Register::Vendor;
+    let table = [
+        (
+            pci::Refused::NoFunction,
+            "the stream has the configuration of a PCI function, and this device is none",
+        ),
+        (
+            pci::Refused::Body {
+                error: pci_config::Error::Version { got: 3 },
+                layout: Layout::new(256, 4).unwrap(),
+            },
+            "wanted a configuration of version 2, got 3; this device has 256 bytes of configuration space and 4 MSI-X \
+             vectors",
+        ),
+        (
+            pci::Refused::Ended { missing: 9 },
+            "the stream ended within the configuration, wanted 9 more bytes",
+        ),
+        (
+            pci::Refused::Differs(Difference::Register { register, wanted: 0x15b3, got: 0x1af4 }),
+            "the configuration is not of such a function: wanted the vendor 0x15b3, got 0x1af4",
+        ),
+        (
+            pci::Refused::Kernel("written", EINVAL),
+            "the device's configuration space can't be written: Invalid argument",
+        ),
+    ];
+    let variants = match table[0].0 {
+        pci::Refused::NoFunction
+        | pci::Refused::Body { .. }
+        | pci::Refused::Ended { .. }
+        | pci::Refused::Differs(_)
+        | pci::Refused::Kernel(..) => 5,
     };
     check(&table, variants);
     check_sources(&table);
@@ -329,7 +442,7 @@ fn every_config_error_says_what_was_wanted_and_what_was_there() {
         (
             ConfigError::WrongPart { got: "sise=3".into() },
             "wanted size=, seed=, flags=, initial=, dirty=, dirty-for=, increment=, reinit=, v2=, drained=, info=, \
-             data-size=, short=, slow= or slow-set=, each once, or fail= or guest-reset=, got \"sise=3\"",
+             data-size=, pci=, short=, slow= or slow-set=, each once, or fail= or guest-reset=, got \"sise=3\"",
         ),
         (
             ConfigError::WrongValue { key: "flags", wanted: "1, 3, 5 or 7", got: "2".into() },

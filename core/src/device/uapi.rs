@@ -216,6 +216,13 @@ pub struct DeviceInfo {
     pub pad: u32,
 }
 
+/// Flag of [`DeviceInfo`]: the device is a PCI function, with the regions of one.
+#[doc(alias = "VFIO_DEVICE_FLAGS_PCI")]
+pub const DEVICE_FLAGS_PCI: u32 = 1 << 1;
+/// The region of a PCI function that is its configuration space.
+#[doc(alias = "VFIO_PCI_CONFIG_REGION_INDEX")]
+pub const PCI_CONFIG_REGION_INDEX: u32 = 7;
+
 /// The head of the argument of [`DEVICE_GET_REGION_INFO`]; capabilities follow in a larger argument.
 #[doc(alias = "vfio_region_info")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

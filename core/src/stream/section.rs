@@ -6,7 +6,8 @@
 //! byte past the item.
 //! Source: the format that QEMU's `migration/savevm.c` reads and writes; all numbers are big-endian.
 //!
-//! Deliberately absent: sections of other devices and of memory. Their payload can't be skipped without their code.
+//! Deliberately absent: payloads of other devices and of memory. A stream of a whole machine is walked by the host, which
+//! knows the layout of memory and can look up the rest in the description.
 
 use core::fmt;
 
@@ -17,6 +18,10 @@ pub const PREAMBLE: [u8; 8] = [0x51, 0x45, 0x56, 0x4d, 0, 0, 0, 3];
 
 /// The longest name that a section can have, in bytes; its length is one byte on the wire.
 pub const NAME_MAX: usize = 255;
+
+/// The command behind which the source has stopped: what is left of each device follows.
+#[doc(alias = "MIG_CMD_SWITCHOVER_START")]
+pub const SWITCHOVER_START: u16 = 11;
 
 /// The longest item that [`Item::encode`] writes, in bytes: the begin of a section with the longest name.
 pub const ITEM_MAX: usize = 14 + NAME_MAX;
@@ -58,6 +63,14 @@ pub enum Item<'a> {
         /// Bytes of the name; 0 in a stream that holds only VFIO sections.
         name_length: u32,
     },
+    /// A part of the configuration that only some machines have; its body follows, whose length its name tells.
+    #[doc(alias = "QEMU_VM_SUBSECTION")]
+    Subsection {
+        /// What it is, for instance `configuration/capabilities`; at most [`NAME_MAX`] bytes.
+        name: &'a [u8],
+        /// The version of the body's layout.
+        version: u32,
+    },
     /// A section with a name begins; its payload follows.
     Begin {
         /// START or FULL.
@@ -77,6 +90,14 @@ pub enum Item<'a> {
         kind: Continues,
         /// The id of its START.
         id: u32,
+    },
+    /// What the source tells the destination between two sections; `length` bytes of data follow.
+    #[doc(alias = "QEMU_VM_COMMAND")]
+    Command {
+        /// Which command it is, for instance [`SWITCHOVER_START`].
+        command: u16,
+        /// Bytes of its data.
+        length: u16,
     },
     /// The end byte: no section follows, at most a description.
     #[doc(alias = "QEMU_VM_EOF")]
@@ -98,7 +119,7 @@ pub enum Error {
         /// Bytes from the type byte on.
         wanted: usize,
     },
-    /// No item that stands in a stream of VFIO sections has this type.
+    /// No item has this type.
     UnknownType {
         /// The type byte.
         got: u8,
@@ -152,9 +173,15 @@ impl<'a> Item<'a> {
         let mut put = Put { out, length: 0 };
         let written = match *self {
             Self::Configuration { name_length } => put.u8(CONFIGURATION).and_then(|()| put.u32(name_length)),
+            Self::Subsection { name, version } => {
+                let length = name_length(name)?;
+                put.u8(SUBSECTION)
+                    .and_then(|()| put.u8(length))
+                    .and_then(|()| put.bytes(name))
+                    .and_then(|()| put.u32(version))
+            }
             Self::Begin { kind, id, name, instance, version } => {
-                let length = u8::try_from(name.len())
-                    .map_err(|_| Error::NoRoom { wanted: name.len(), got: NAME_MAX })?;
+                let length = name_length(name)?;
                 put.u8(kind.type_byte())
                     .and_then(|()| put.u32(id))
                     .and_then(|()| put.u8(length))
@@ -163,6 +190,9 @@ impl<'a> Item<'a> {
                     .and_then(|()| put.u32(version))
             }
             Self::Continue { kind, id } => put.u8(kind.type_byte()).and_then(|()| put.u32(id)),
+            Self::Command { command, length } => {
+                put.u8(COMMAND).and_then(|()| put.u16(command)).and_then(|()| put.u16(length))
+            }
             Self::EndOfStream => put.u8(END_OF_STREAM),
             Self::Description { length } => put.u8(DESCRIPTION).and_then(|()| put.u32(length)),
         };
@@ -178,10 +208,12 @@ impl<'a> Item<'a> {
         let mut take = Take { bytes, taken: 0 };
         let item = match take.u8()? {
             CONFIGURATION => Self::Configuration { name_length: take.u32()? },
+            SUBSECTION => Self::Subsection { name: take.name()?, version: take.u32()? },
             START => take.begin(Begins::Start)?,
             FULL => take.begin(Begins::Full)?,
             PART => Self::Continue { kind: Continues::Part, id: take.u32()? },
             END => Self::Continue { kind: Continues::End, id: take.u32()? },
+            COMMAND => Self::Command { command: take.u16()?, length: take.u16()? },
             END_OF_STREAM => Self::EndOfStream,
             DESCRIPTION => Self::Description { length: take.u32()? },
             got => return Err(Error::UnknownType { got }),
@@ -192,7 +224,11 @@ impl<'a> Item<'a> {
     /// The bytes of the item.
     const fn length(&self) -> usize {
         match *self {
-            Self::Configuration { .. } | Self::Continue { .. } | Self::Description { .. } => 5,
+            Self::Configuration { .. }
+            | Self::Continue { .. }
+            | Self::Command { .. }
+            | Self::Description { .. } => 5,
+            Self::Subsection { name, .. } => 6usize.saturating_add(name.len()),
             Self::Begin { name, .. } => 14usize.saturating_add(name.len()),
             Self::EndOfStream => 1,
         }
@@ -258,6 +294,11 @@ pub fn decode_footer(id: u32, bytes: [u8; FOOTER]) -> Result<(), Error> {
     if bytes == footer(id) { Ok(()) } else { Err(Error::Footer { wanted: id, got: bytes }) }
 }
 
+/// The byte that says how long a name is.
+fn name_length(name: &[u8]) -> Result<u8, Error> {
+    u8::try_from(name.len()).map_err(|_| Error::NoRoom { wanted: name.len(), got: NAME_MAX })
+}
+
 /// Writes to the front of a buffer; nothing where there is no room.
 struct Put<'o> {
     out: &'o mut [u8],
@@ -274,6 +315,12 @@ impl Put<'_> {
 
     fn u8(&mut self, value: u8) -> Option<()> {
         self.bytes(&[value])
+    }
+
+    fn u16(&mut self, value: u16) -> Option<()> {
+        let mut bytes = [0; 2];
+        BE::write_u16(&mut bytes, value);
+        self.bytes(&bytes)
     }
 
     fn u32(&mut self, value: u32) -> Option<()> {
@@ -306,14 +353,22 @@ impl<'a> Take<'a> {
         self.array().map(|[byte]| byte)
     }
 
+    fn u16(&mut self) -> Result<u16, Error> {
+        Ok(BE::read_u16(&self.array::<2>()?))
+    }
+
     fn u32(&mut self) -> Result<u32, Error> {
         Ok(BE::read_u32(&self.array::<4>()?))
     }
 
+    fn name(&mut self) -> Result<&'a [u8], Error> {
+        let length = self.u8()?;
+        self.bytes(usize::from(length))
+    }
+
     fn begin(&mut self, kind: Begins) -> Result<Item<'a>, Error> {
         let id = self.u32()?;
-        let length = self.u8()?;
-        let name = self.bytes(usize::from(length))?;
+        let name = self.name()?;
         Ok(Item::Begin { kind, id, name, instance: self.u32()?, version: self.u32()? })
     }
 }
@@ -323,8 +378,10 @@ const START: u8 = 0x01;
 const PART: u8 = 0x02;
 const END: u8 = 0x03;
 const FULL: u8 = 0x04;
+const SUBSECTION: u8 = 0x05;
 const DESCRIPTION: u8 = 0x06;
 const CONFIGURATION: u8 = 0x07;
+const COMMAND: u8 = 0x08;
 const SECTION_FOOTER: u8 = 0x7e;
 
 #[cfg(test)]
@@ -337,11 +394,14 @@ mod tests {
 
     #[test]
     fn each_item_is_its_bytes() {
-        let table: [(Item<'_>, &[u8]); 6] = [
+        let subsection = Item::Subsection { name: b"configuration/uuid", version: 1 };
+        let table: [(Item<'_>, &[u8]); 8] = [
             (Item::Configuration { name_length: 0 }, &[7, 0, 0, 0, 0]),
+            (subsection, b"\x05\x12configuration/uuid\0\0\0\x01"),
             (BEGIN, BEGIN_BYTES),
             (Item::Continue { kind: Continues::Part, id: 38 }, &[2, 0, 0, 0, 38]),
             (Item::Continue { kind: Continues::End, id: 38 }, &[3, 0, 0, 0, 38]),
+            (Item::Command { command: SWITCHOVER_START, length: 0 }, &[8, 0, 11, 0, 0]),
             (Item::EndOfStream, &[0]),
             (Item::Description { length: 67 }, &[6, 0, 0, 0, 67]),
         ];

@@ -9,6 +9,7 @@ use vfio_migration_core::device::Features;
 
 use super::fault::{Call, Fault};
 use super::format::{HEADER_LEN, Layout};
+use super::space::Pci;
 use super::text::ConfigError;
 
 /// The largest content in bytes.
@@ -25,6 +26,8 @@ pub struct Config {
     pub precopy: Precopy,
     /// What MIG_DATA_SIZE says, in bytes; nothing for the exact size.
     pub data_size: Option<u64>,
+    /// Which PCI function the device is; nothing for one that is none.
+    pub pci: Option<Pci>,
     /// How quick the device is.
     pub pace: Pace,
     /// What fails.
@@ -133,6 +136,7 @@ impl Default for Config {
             features: Features { p2p: true, pre_copy: true },
             precopy: Precopy::default(),
             data_size: None,
+            pci: None,
             pace: Pace::default(),
             faults: Vec::new(),
             guest_resets: Vec::new(),

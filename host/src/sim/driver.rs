@@ -14,6 +14,7 @@ use super::fault::{Fault, Operation, Schedule};
 use super::format::{HEADER_LEN, generate};
 use super::resuming::Resuming;
 use super::saving::{Left, Saving};
+use super::space::Pci;
 use super::steps::is_saving;
 
 pub(super) struct Shared {
@@ -27,6 +28,8 @@ pub(super) struct Driver {
     pub(super) schedule: Schedule,
     /// `VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2` was set.
     pub(super) opted_in: bool,
+    /// The configuration space of a PCI function.
+    pub(super) space: Option<Vec<u8>>,
     /// How many sessions there were; the last one's number is its data fd's.
     pub(super) sessions: u64,
     transfer: Option<Transfer>,
@@ -51,6 +54,7 @@ impl Shared {
             content: Arc::new(generate(config.seed, config.size)),
             schedule: Schedule::new(&config.faults, &config.guest_resets),
             opted_in: false,
+            space: config.pci.map(Pci::space),
             sessions: 0,
             transfer: None,
         };
@@ -78,6 +82,7 @@ impl Driver {
     pub(super) fn reset(&mut self, config: &Config) {
         self.content = Arc::new(vec![0; config.size]);
         self.state = State::Running;
+        self.space = config.pci.map(Pci::space);
         self.transfer = None;
     }
 

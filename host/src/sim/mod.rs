@@ -29,6 +29,7 @@
 //! | `drained` | what a read in PRE_COPY says that finds nothing: `enomsg` or `0` | `enomsg` |
 //! | `info` | what PRECOPY_INFO sets: every field (`zeroed`), or as mlx5 one of two (`stale`) | `zeroed` |
 //! | `data-size` | what MIG_DATA_SIZE says: a length, or `exact` | `exact` |
+//! | `pci` | a PCI function with 256 or 4096 bytes of configuration space, and `:VECTORS` in its MSI-X table | none |
 //! | `short` | how many bytes a read or a write takes at most | all |
 //! | `slow`, `slow-set` | how many microseconds each read and write, each step of a SET takes | `0` |
 //! | `fail` | `OPERATION:NTH[:ERRNO[:AFTER]]`: which call fails, with what, and where it leaves the device | nothing |
@@ -63,6 +64,7 @@ mod format;
 mod ranges;
 mod resuming;
 mod saving;
+mod space;
 mod steps;
 mod text;
 
@@ -75,6 +77,7 @@ pub use data_fd::DataFd;
 pub use fault::{After, Call, Fault, Operation};
 pub use format::HEADER_LEN;
 pub use rustix::io::Errno;
+pub use space::Pci;
 pub use steps::steps;
 pub use text::ConfigError;
 
@@ -136,6 +139,21 @@ impl Sim {
         let (driver, fault) = self.shared.call(Operation::DataSize);
         drop(driver);
         fault.map_or_else(|| Ok(self.data_size()), |fault| Err(fault.errno))
+    }
+
+    /// The configuration space of a PCI function.
+    #[must_use]
+    pub fn config_space(&self) -> Option<Vec<u8>> {
+        self.shared.lock().space.clone()
+    }
+
+    /// Writes the command register of a PCI function; a reset clears it.
+    pub fn write_command(&mut self, command: u16) {
+        let mut driver = self.shared.lock();
+        let register = driver.space.as_mut().and_then(|space| space.get_mut(4..6));
+        if let Some(register) = register {
+            register.copy_from_slice(&command.to_le_bytes());
+        }
     }
 
     /// SET of `VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2`: PRECOPY_INFO says from now on when initial data start anew,

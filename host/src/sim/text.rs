@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use vfio_migration_core::device::{Features, State};
+use vfio_migration_core::stream::pci_config::{SpaceLength, VECTORS_MAX};
 
 use super::config::{Config, Drained, Increment, Info, SIZE_MAX};
 use super::fault::{After, Call, Fault, Operation};
+use super::space::Pci;
 use crate::size;
 
 /// Why a text is no [`Config`].
@@ -94,6 +96,7 @@ fn set(config: &mut Config, key: &str, value: &str) -> Result<bool, ConfigError>
         }
         "data-size" if value == "exact" => config.data_size = None,
         "data-size" => config.data_size = Some(data_size(value)?),
+        "pci" => config.pci = Some(pci(value)?),
         "short" => config.pace.short = Some(number("short", "a number of bytes from 1 on", value)?),
         "slow" => config.pace.slow = micros("slow", value)?,
         "slow-set" => config.pace.slow_set = micros("slow-set", value)?,
@@ -102,6 +105,16 @@ fn set(config: &mut Config, key: &str, value: &str) -> Result<bool, ConfigError>
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// `BYTES[:VECTORS]`.
+fn pci(value: &str) -> Result<Pci, ConfigError> {
+    let wrong = || wrong_value("pci", "256 or 4096, and :VECTORS from 0 to 2048", value);
+    let (bytes, vectors) = value.split_once(':').unwrap_or((value, "0"));
+    let is_long = |space: &SpaceLength| bytes.parse() == Ok(space.bytes());
+    let space = SpaceLength::ALL.into_iter().find(is_long).ok_or_else(wrong)?;
+    let vectors = vectors.parse().ok().filter(|vectors| *vectors <= VECTORS_MAX).ok_or_else(wrong)?;
+    Ok(Pci { space, vectors })
 }
 
 /// `OPERATION:NTH[:ERRNO[:AFTER]]`.
@@ -208,7 +221,7 @@ fn wrong_value(key: &'static str, wanted: &'static str, got: &str) -> ConfigErro
 }
 
 const KEYS: &str = "size=, seed=, flags=, initial=, dirty=, dirty-for=, increment=, reinit=, v2=, drained=, info=, \
-                    data-size=, short=, slow= or slow-set=, each once, or fail= or guest-reset=";
+                    data-size=, pci=, short=, slow= or slow-set=, each once, or fail= or guest-reset=";
 const OPERATIONS: &str = "set, set-STATE, get, read, write, info, reset or data-size";
 
 /// The names that drivers and the kernel's VFIO code answer with, and a few more; others have their numbers.

@@ -3,12 +3,13 @@
 //! Deliberately absent: what a driver would say to its data. Only the driver knows.
 
 use vfio_migration_core::session::drive::Transport;
+use vfio_migration_core::stream::pci_config::Layout;
 use vfio_migration_core::stream::record::{Terminator, WORD};
 
 use super::load::{accept, check_driver, described, next_section};
 use super::together::fleet;
 use super::walk::{self, Walked};
-use super::{Member, Reason};
+use super::{Member, Migratable, Place, Reason};
 use crate::file::{self, Entry, Reader};
 
 /// Checks that `link` has the state of these devices, whole and undamaged, and returns what it says of each. Nothing is
@@ -16,13 +17,18 @@ use crate::file::{self, Entry, Reader};
 ///
 /// # Errors
 /// [`Reason`], as `load` would give it.
-pub fn check<D>(members: &[Member<'_, D>], link: impl Transport, force: bool) -> Result<Vec<Entry>, Reason> {
+pub fn check<D: Migratable>(
+    members: &[Member<'_, D>],
+    link: impl Transport,
+    force: bool,
+) -> Result<Vec<Entry>, Reason> {
     check_together(members)?;
+    let layouts: Vec<_> = members.iter().map(layout_of).collect::<Result<_, _>>()?;
     let (mut reader, starts) = accept(members, link, force).map_err(|(_, reason)| reason)?;
     let mut ended = vec![false; starts.len()];
     let mut data_bytes = vec![0; starts.len()];
     while let Some((index, _)) = next_section(&mut reader, &starts, &mut ended)? {
-        data_bytes[index] += payload(&mut reader)?;
+        data_bytes[index] += payload(&mut reader, layouts[index])?;
         reader.footer(starts[index].id)?;
     }
     let read = members.iter().zip(&starts).zip(data_bytes);
@@ -72,9 +78,14 @@ pub(super) fn sides<S, D>(
     Ok(())
 }
 
+/// What the length of a device's configuration follows from.
+pub(super) fn layout_of<D: Migratable>(member: &Member<'_, D>) -> Result<Option<Layout>, Reason> {
+    member.device.config_layout().map_err(|refused| Reason::config(Place::default(), refused))
+}
+
 /// Reads one payload, which ends as `load` wants it; returns how many bytes of data it has.
-fn payload(reader: &mut Reader<impl Transport>) -> Result<u64, Reason> {
-    let Walked { data_bytes, terminator } = walk::payload(reader, PIECE, |_| ())?;
+fn payload(reader: &mut Reader<impl Transport>, layout: Option<Layout>) -> Result<u64, Reason> {
+    let Walked { data_bytes, terminator } = walk::payload(reader, PIECE, layout, |_| ())?;
     let got = match terminator {
         Terminator::EndOfState => return Ok(data_bytes),
         Terminator::InitDataSent => "INIT_DATA_SENT",

@@ -57,7 +57,8 @@ pub fn hand_over<S: Migratable, D: Migratable>(
     let switchover_ack = acknowledges.then_some(&initial_data);
     let pre_copy = save_plan.pre_copy.map(|plan| PreCopy { switchover_ack, ..plan });
     let interrupt = save_plan.interrupt.clone();
-    let save_plan = Save { pre_copy, interrupt: interrupt.clone(), leave: Some(Leave::Stopped) };
+    let save_plan =
+        Save { pre_copy, interrupt: interrupt.clone(), leave: Some(Leave::Stopped), ..*save_plan };
     let load_plan = Load { switchover_ack: acknowledges && pre_copy.is_some(), ..*load_plan };
     let near = &near;
     // What the saver waits for is dropped in here, also where the load panics.

@@ -11,6 +11,7 @@ use std::thread;
 use rustix::io::Errno;
 use vfio_migration_core::session::Code;
 use vfio_migration_core::session::drive::Transport;
+use vfio_migration_core::stream::pci_config::Layout;
 
 use super::load::{Loading, Receiving, next_section};
 use super::{Closed, Kind, Migratable, Reason, Watch, walk};
@@ -27,6 +28,7 @@ pub(super) fn sections<D: Migratable, W: Watch>(
     reader: &mut Reader<impl Transport>,
 ) -> Result<(), (usize, Reason)> {
     let starts: Vec<_> = receiving.iter().map(|member| member.start.clone()).collect();
+    let layouts: Vec<_> = receiving.iter().map(|member| member.layout).collect();
     let mut ended = vec![false; starts.len()];
     thread::scope(|scope| {
         let lanes: Vec<_> = receiving
@@ -41,7 +43,7 @@ pub(super) fn sections<D: Migratable, W: Watch>(
         while !loading.together.has_failed() {
             match next_section(reader, &starts, &mut ended) {
                 Ok(Some((index, kind))) => {
-                    let read = lanes[index].payload(reader, kind);
+                    let read = lanes[index].payload(reader, kind, layouts[index]);
                     let read = read.and_then(|()| Ok(reader.footer(starts[index].id)?));
                     loading.together.note(index, read);
                 }
@@ -99,9 +101,14 @@ fn lane() -> (Lane, LaneEnd) {
 
 impl Lane {
     /// Reads one payload, and not a byte more, and sends it on its way.
-    fn payload(&self, reader: &mut Reader<impl Transport>, kind: Kind) -> Result<(), Reason> {
+    fn payload(
+        &self,
+        reader: &mut Reader<impl Transport>,
+        kind: Kind,
+        layout: Option<Layout>,
+    ) -> Result<(), Reason> {
         self.send(Piece::Payload(kind, reader.offset()));
-        walk::payload(reader, PIECE, |bytes| {
+        walk::payload(reader, PIECE, layout, |bytes| {
             self.send(Piece::Bytes(std::mem::replace(bytes, self.memory())));
         })?;
         Ok(())

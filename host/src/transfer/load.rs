@@ -3,7 +3,7 @@
 //! All START sections are read first. Who wrote the stream is checked before any driver gets a byte of it, where the
 //! names of its sections tell, and that the stream is whole and undamaged before any device leaves RESUMING.
 //!
-//! Deliberately absent: the body of a CONFIG record, whose layout belongs to a PCI device. It is refused.
+//! Deliberately absent: what a CONFIG record's body says. Its device sets that, as far as it can.
 
 use std::os::fd::AsFd;
 use std::slice;
@@ -14,9 +14,12 @@ use vfio_migration_core::session::drive::{self, Transport};
 use vfio_migration_core::session::event::{Event, Observe};
 use vfio_migration_core::session::fleet::Order;
 use vfio_migration_core::session::{Code, Destination, DestinationPhase, Failure, Left, Misuse};
+use vfio_migration_core::stream::pci_config::Layout;
 use vfio_migration_core::stream::record::Terminator;
 use vfio_migration_core::stream::section::{Begins, Continues, Item};
 
+use super::check::layout_of;
+use super::config::Incoming;
 use super::lanes;
 use super::together::{Together, fleet, halt};
 use super::walk::{self, Walked};
@@ -26,6 +29,7 @@ use super::{
 use crate::file::{self, Entry, Reader, show};
 use crate::link::Link;
 use crate::open::{Identity, UNKNOWN_DRIVER};
+use crate::pci::Applied;
 use crate::trace::Tracer;
 
 /// How to load.
@@ -68,7 +72,7 @@ pub fn load<D: Migratable, Fd: AsFd>(
     let mut receiving = Vec::new();
     for (index, (mut member, start)) in members.into_iter().zip(starts).enumerate() {
         let ready = make_ready(&mut member, &mut devices[index].1, watch);
-        match ready.and_then(|()| Ok(Receiving::new(member, start, devices[index].1, plan)?)) {
+        match ready.and_then(|()| Receiving::new(member, start, devices[index].1, plan)) {
             Ok(member) => receiving.push(member),
             Err(reason) => return Err(Error::new(reason, index, devices)),
         }
@@ -81,6 +85,7 @@ pub fn load<D: Migratable, Fd: AsFd>(
             pieces: receiving.iter().map(|member| member.pieces).sum(),
             downtime,
             downtime_bytes: 0,
+            configs: receiving.into_iter().map(|member| member.applied).collect(),
         }),
         Err((index, reason)) => Err(loading.give_up(receiving, index, reason)),
     }
@@ -149,7 +154,7 @@ fn start(reader: &mut Reader<impl Transport>, wanted: usize, got: usize) -> Resu
         }
     };
     let offset = reader.offset();
-    let Walked { data_bytes, terminator } = walk::payload(reader, PIECE, |_| ())?;
+    let Walked { data_bytes, terminator } = walk::payload(reader, PIECE, None, |_| ())?;
     if data_bytes > 0 || terminator != Terminator::EndOfState {
         let (wanted, got) = ("SETUP and END_OF_STATE in a START section", "something else".into());
         return Err(file::Error::Unexpected { offset, wanted, got }.into());
@@ -222,14 +227,30 @@ pub(super) struct Receiving<'m, D> {
     found: Left,
     data_bytes: u64,
     pieces: u64,
+    /// What the length of a CONFIG record's body follows from, where it is a PCI function.
+    pub(super) layout: Option<Layout>,
+    /// What was set of its configuration.
+    applied: Option<Applied>,
 }
 
 impl<'m, D: Migratable> Receiving<'m, D> {
-    fn new(member: Member<'m, D>, start: Start, found: Left, plan: &Load) -> Result<Self, Misuse> {
+    fn new(member: Member<'m, D>, start: Start, found: Left, plan: &Load) -> Result<Self, Reason> {
+        let layout = layout_of(&member)?;
         let Member { device, features, now, identity, idstr: name, buffer } = member;
         let destination = Destination::new(features, now, plan.switchover_ack, buffer)?;
-        let phase = DestinationPhase::Ready(now);
-        Ok(Self { destination, phase, device, name, identity, start, found, data_bytes: 0, pieces: 0 })
+        Ok(Self {
+            destination,
+            phase: DestinationPhase::Ready(now),
+            device,
+            name,
+            identity,
+            start,
+            found,
+            data_bytes: 0,
+            pieces: 0,
+            layout,
+            applied: None,
+        })
     }
 
     /// Where it is after a failure.
@@ -308,13 +329,22 @@ impl<W: Watch> Loading<'_, '_, W> {
         link: &mut impl Transport,
     ) -> Result<(), Reason> {
         member.destination.section()?;
-        self.drive(index, member, link).map_err(|reason| match reason {
-            Reason::Session { cause, .. } => {
-                let section = Some((kind, member.start.name.clone(), payload));
-                Reason::Session { place: Place { section, record: member.destination.record() }, cause }
-            }
-            reason => reason,
-        })
+        let mut link = Incoming::new(link, member.layout);
+        let driven = self.drive(index, member, &mut link);
+        let place = |member: &Receiving<'_, D>| {
+            let section = Some((kind, member.start.name.clone(), payload));
+            Place { section, record: member.destination.record() }
+        };
+        driven.map_err(|reason| match (reason, link.refused.take()) {
+            (Reason::Session { .. }, Some(refused)) => Reason::config(place(member), refused),
+            (Reason::Session { cause, .. }, None) => Reason::Session { place: place(member), cause },
+            (reason, _) => reason,
+        })?;
+        if let Some(body) = link.body() {
+            let applied = member.device.apply_config(&body);
+            member.applied = Some(applied.map_err(|refused| Reason::config(place(member), refused))?);
+        }
+        Ok(())
     }
 
     fn lockstep<'m, D: Migratable>(

@@ -16,15 +16,18 @@ use vfio_migration_core::device::{Features, State};
 use vfio_migration_core::session::drive::{Device, Transport};
 use vfio_migration_core::session::precopy::Forecast;
 use vfio_migration_core::session::{Cause, Code, Event, Left, Misuse};
+use vfio_migration_core::stream::pci_config::{Body, Layout};
 use vfio_migration_core::stream::record::Tag;
 use vfio_migration_core::stream::section::{Begins, Continues};
 
 use crate::errno::{code, in_words};
 use crate::file::{self, Entry};
 use crate::open::Identity;
+use crate::pci::{self, Applied, Function};
 use crate::sim::Assigned;
 
 mod check;
+mod config;
 mod hand_over;
 mod lanes;
 mod load;
@@ -43,22 +46,76 @@ pub use save::{Save, save};
 /// The most devices that go into one stream.
 pub const DEVICES_MAX: usize = 64;
 
-/// A device that also has an estimate of its state.
+/// A device that also has an estimate of its state, and a configuration where it is a PCI function.
 pub trait Migratable: Device + Send {
     /// The driver's estimate of the bytes that STOP_COPY gives now, `VFIO_DEVICE_FEATURE_MIG_DATA_SIZE`; nothing, or
     /// 0, where it has none.
     fn data_size(&self) -> Option<u64>;
+
+    /// What the length of its CONFIG record's body follows from; nothing where it is no PCI function.
+    ///
+    /// # Errors
+    /// The configuration space can't be read.
+    fn config_layout(&self) -> Result<Option<Layout>, pci::Refused> {
+        Ok(None)
+    }
+
+    /// The body of its CONFIG record. A VMM that has set up the function for its guest has more to say in it than the
+    /// kernel: it is asked when the device stands still.
+    ///
+    /// # Errors
+    /// The device has none, or it can't be read.
+    fn config(&mut self) -> Result<Vec<u8>, pci::Refused> {
+        Err(pci::Refused::NoFunction)
+    }
+
+    /// Sets what a CONFIG record of this device's layout says, once its section is through; the device is in RESUMING.
+    ///
+    /// # Errors
+    /// It is of another kind of function, or the kernel refused; the device is reset then.
+    fn apply_config(&mut self, body: &Body<'_>) -> Result<Applied, pci::Refused> {
+        let _ = body;
+        Err(pci::Refused::NoFunction)
+    }
 }
 
 impl<Fd: AsFd + Send> Migratable for crate::device::Device<Fd> {
     fn data_size(&self) -> Option<u64> {
         self.data_size().ok()
     }
+
+    fn config_layout(&self) -> Result<Option<Layout>, pci::Refused> {
+        Function::of(self.fd())?.map(|function| function.layout()).transpose()
+    }
+
+    fn config(&mut self) -> Result<Vec<u8>, pci::Refused> {
+        Function::of(self.fd())?.ok_or(pci::Refused::NoFunction)?.body()
+    }
+
+    fn apply_config(&mut self, body: &Body<'_>) -> Result<Applied, pci::Refused> {
+        Function::of(self.fd())?.ok_or(pci::Refused::NoFunction)?.apply(body)
+    }
 }
 
 impl Migratable for Assigned {
     fn data_size(&self) -> Option<u64> {
         self.data_size().ok()
+    }
+
+    fn config_layout(&self) -> Result<Option<Layout>, pci::Refused> {
+        self.sim.config_space().map(|space| pci::layout_of(&space)).transpose()
+    }
+
+    fn config(&mut self) -> Result<Vec<u8>, pci::Refused> {
+        let space = self.sim.config_space().ok_or(pci::Refused::NoFunction)?;
+        Ok(pci::body(&space, pci::layout_of(&space)?))
+    }
+
+    fn apply_config(&mut self, body: &Body<'_>) -> Result<Applied, pci::Refused> {
+        pci::check(body, &self.sim.config_space().ok_or(pci::Refused::NoFunction)?)?;
+        let applied = Applied::of(body);
+        self.sim.write_command(applied.command);
+        Ok(applied)
     }
 }
 
@@ -126,6 +183,8 @@ pub struct Report {
     pub downtime: Duration,
     /// Bytes of the devices' data that were moved while they stood still; 0 of a load, which does not know.
     pub downtime_bytes: u64,
+    /// What a load has set of each device's configuration, where the stream has one.
+    pub configs: Vec<Option<Applied>>,
 }
 
 /// Why a transfer failed, and where it left the devices.
@@ -259,6 +318,14 @@ pub enum Reason {
     /// A stop was asked for while nothing was being read or written.
     #[error("interrupted")]
     Interrupted,
+    /// The device's configuration can't be read, or the stream's is not one of this device.
+    #[error("{}{refused}", place.section())]
+    Config {
+        /// Where in the stream.
+        place: Place,
+        /// What is wrong with it.
+        refused: Box<pci::Refused>,
+    },
     /// The device can't be used like this.
     #[error(transparent)]
     Misuse(#[from] Misuse),
@@ -284,11 +351,16 @@ pub struct Place {
 }
 
 impl Reason {
+    /// That of a configuration.
+    fn config(place: Place, refused: pci::Refused) -> Self {
+        Self::Config { place, refused: refused.into() }
+    }
+
     /// Whether it went wrong with one device, and not with the stream or the link that it shares with others.
     fn is_of_one_device(&self) -> bool {
         match self {
             Self::Session { .. } => self.refused() == Refused::ByDevice,
-            Self::OtherDriver { .. } | Self::NotReset { .. } | Self::Misuse(_) => true,
+            Self::OtherDriver { .. } | Self::NotReset { .. } | Self::Config { .. } | Self::Misuse(_) => true,
             Self::Stream(_)
             | Self::Write { .. }
             | Self::FewerDevices { .. }
@@ -319,6 +391,7 @@ impl Reason {
             | Self::WillNotConverge(_)
             | Self::NotAcknowledged { .. }
             | Self::NoLink(_)
+            | Self::Config { .. }
             | Self::Misuse(_) => None,
         };
         answer == Some(code(Errno::CANCELED))
@@ -354,6 +427,13 @@ impl Reason {
             | Self::OtherDriver { .. }
             | Self::FewerDevices { .. }
             | Self::MoreDevices { .. } => Refused::Stream,
+            Self::Config { refused, .. } => match **refused {
+                pci::Refused::Kernel(..) => Refused::ByDevice,
+                pci::Refused::NoFunction
+                | pci::Refused::Body { .. }
+                | pci::Refused::Ended { .. }
+                | pci::Refused::Differs(_) => Refused::Stream,
+            },
             Self::NotReset { .. }
             | Self::NotTogether(_)
             | Self::WillNotConverge(_)
@@ -364,6 +444,17 @@ impl Reason {
 }
 
 impl Place {
+    /// The section, for the front of a message.
+    fn section(&self) -> String {
+        let name = |(kind, name, payload): &(Kind, String, u64)| {
+            format!(
+                "section {} of '{name}', which has its payload at byte {payload} of the stream: ",
+                kind.name()
+            )
+        };
+        self.section.as_ref().map(name).unwrap_or_default()
+    }
+
     /// The section, the record and the byte of the stream at which `cause` came up, for the front of a message.
     fn at(&self, cause: &Cause) -> String {
         let Some((kind, name, payload)) = &self.section else { return String::new() };

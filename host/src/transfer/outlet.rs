@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
+use rustix::io::Errno;
 use vfio_migration_core::session::Code;
 use vfio_migration_core::session::drive::Transport;
 use vfio_migration_core::session::precopy::Meter;
@@ -13,6 +14,7 @@ use vfio_migration_core::stream::section::Item;
 
 use super::Closed;
 use super::together::lock;
+use crate::errno::code;
 use crate::file::Writer;
 
 /// Who owns the link: a device's thread has it for one section.
@@ -29,11 +31,13 @@ pub(super) struct Section<'s, Fd> {
     pub(super) held: Option<MutexGuard<'s, Outlet<Fd>>>,
     /// Where the payload begins in the stream; 0 before its first byte.
     pub(super) payload: u64,
+    /// The body of its CONFIG record, where it is to have one.
+    pub(super) config: Option<Vec<u8>>,
 }
 
 impl<'s, Fd: AsFd> Section<'s, Fd> {
     pub(super) fn new(outlet: &'s Mutex<Outlet<Fd>>, item: Item<'s>) -> Self {
-        Self { outlet, item, held: None, payload: 0 }
+        Self { outlet, item, held: None, payload: 0, config: None }
     }
 
     fn hold(&mut self) -> Result<&mut Outlet<Fd>, Code> {
@@ -63,7 +67,13 @@ impl<Fd: AsFd> Transport for Section<'_, Fd> {
     }
 
     fn send_config(&mut self) -> Result<(), Code> {
-        self.hold()?.writer.send_config()
+        let body = self.config.take().ok_or(code(Errno::OPNOTSUPP))?;
+        let mut rest = &body[..];
+        while !rest.is_empty() {
+            let count = self.send(rest)?;
+            rest = &rest[count..];
+        }
+        Ok(())
     }
 
     fn recv_config(&mut self) -> Result<u64, Code> {

@@ -41,6 +41,8 @@ pub struct Save<'a> {
     pub leave: Option<Leave>,
     /// Copies what can be copied while they work, from those that run and have PRE_COPY.
     pub pre_copy: Option<PreCopy<'a>>,
+    /// Writes the configuration of each device that is a PCI function behind its data ([`Migratable::config`]).
+    pub config: bool,
     /// Ends waits in pre-copy; those for the link and for a device's data end by their own.
     pub interrupt: Option<Interrupt>,
 }
@@ -181,6 +183,11 @@ impl<Fd: AsFd + Send, W: Watch> Saving<'_, '_, Fd, W> {
                 self.copy_rest(index, member).map_err(|reason| (index, reason))?;
             }
         }
+        if self.plan.config {
+            for (index, member) in sending.iter_mut().enumerate() {
+                self.config(index, member).map_err(|reason| (index, reason))?;
+            }
+        }
         self.keep(sending, keep).map_err(|reason| (0, reason))?;
         self.go_on(sending)
     }
@@ -275,6 +282,17 @@ impl<Fd: AsFd + Send, W: Watch> Saving<'_, '_, Fd, W> {
         self.section(index, member, Kind::Continue(Continues::End))
     }
 
+    /// The FULL section, with the configuration of a PCI function; what is none has no such section.
+    fn config<D: Migratable>(&self, index: usize, member: &mut Sending<'_, D>) -> Result<(), Reason> {
+        let refused = |refused| Reason::config(Place::default(), refused);
+        if member.device.config_layout().map_err(refused)?.is_none() {
+            return Ok(());
+        }
+        let body = member.device.config().map_err(refused)?;
+        member.source.config()?;
+        self.section_with(index, member, Kind::Begin(Begins::Full), Some(body))
+    }
+
     /// Ends the stream and has it kept.
     fn keep<D: Migratable>(
         &mut self,
@@ -337,6 +355,17 @@ impl<Fd: AsFd + Send, W: Watch> Saving<'_, '_, Fd, W> {
         member: &mut Sending<'_, D>,
         kind: Kind,
     ) -> Result<(), Reason> {
+        self.section_with(index, member, kind, None)
+    }
+
+    /// The same, with the body of a CONFIG record.
+    fn section_with<D: Migratable>(
+        &self,
+        index: usize,
+        member: &mut Sending<'_, D>,
+        kind: Kind,
+        config: Option<Vec<u8>>,
+    ) -> Result<(), Reason> {
         let id = member.id;
         let name;
         let item = match kind {
@@ -347,6 +376,7 @@ impl<Fd: AsFd + Send, W: Watch> Saving<'_, '_, Fd, W> {
             Kind::Continue(kind) => Item::Continue { kind, id },
         };
         let mut section = Section::new(&self.outlet, item);
+        section.config = config;
         let result = self.drive(index, member, &mut section);
         let payload = section.payload;
         let in_section = |reason| match reason {
@@ -420,6 +450,7 @@ impl<Fd: AsFd + Send, W: Watch> Saving<'_, '_, Fd, W> {
             pieces: sending.iter().map(|member| member.pieces).sum(),
             downtime: self.downtime.unwrap_or_default(),
             downtime_bytes: sending.iter().map(|member| member.entry.data_bytes - member.before_stop).sum(),
+            configs: vec![None; sending.len()],
             entries: sending.into_iter().map(|member| member.entry).collect(),
         }
     }

@@ -3,9 +3,11 @@
 //! Deliberately absent: what a payload means. It is walked to find its end, and not a byte more is taken.
 
 use vfio_migration_core::session::drive::Transport;
-use vfio_migration_core::stream::record::{Decoder, Terminator, WORD, Wanted};
+use vfio_migration_core::stream::pci_config::Layout;
+use vfio_migration_core::stream::record::Terminator;
 
 use crate::file::{Error, Reader};
+use crate::qemu::Payload;
 
 /// How a payload ended.
 pub(super) struct Walked {
@@ -16,51 +18,28 @@ pub(super) struct Walked {
 }
 
 /// Reads one payload in pieces of about `piece` bytes at most, and gives each to `sink`, which takes its bytes or leaves
-/// them: what it leaves is cleared.
+/// them: what it leaves is cleared. `layout` is that of the device's configuration.
 ///
 /// # Errors
-/// [`Error`]; a CONFIG record, whose length only its device knows, is refused.
+/// [`Error`]; without a layout a CONFIG record, whose length only its device knows, is refused.
 pub(super) fn payload(
     reader: &mut Reader<impl Transport>,
     piece: usize,
+    layout: Option<Layout>,
     mut sink: impl FnMut(&mut Vec<u8>),
 ) -> Result<Walked, Error> {
-    let payload = reader.offset();
-    let mut decoder = Decoder::new();
+    let mut payload = Payload::of_device(reader.offset(), layout);
     let (mut bytes, mut data_bytes) = (Vec::new(), 0);
-    let mut give = |bytes: &mut Vec<u8>| {
-        sink(bytes);
-        bytes.clear();
-    };
     loop {
-        match decoder.wanted() {
-            Wanted::Word => {
-                let mut word = [0; WORD];
-                reader.exact(&mut word, "a record")?;
-                bytes.extend_from_slice(&word);
-                decoder.word(word).map_err(|error| Error::Record { payload, error })?;
-                if bytes.len() >= piece {
-                    give(&mut bytes);
-                }
-            }
-            Wanted::Data(left) => {
-                let from = bytes.len();
-                let count = usize::try_from(left).unwrap_or(piece).min(piece);
-                bytes.resize(from + count, 0);
-                let beyond = left - count as u64;
-                reader.exact(&mut bytes[from..], "a record").map_err(|error| error.with_more(beyond))?;
-                decoder.data(count as u64);
-                data_bytes += count as u64;
-                give(&mut bytes);
-            }
-            Wanted::Config => {
-                let (offset, wanted) = (reader.offset(), "DATA or the end of the payload");
-                return Err(Error::Unexpected { offset, wanted, got: "CONFIG".into() });
-            }
-            Wanted::Nothing(terminator) => {
-                give(&mut bytes);
-                return Ok(Walked { data_bytes, terminator });
-            }
+        let step = payload.step(reader, &mut bytes, piece)?;
+        data_bytes += step.map_or(0, |step| step.data);
+        let terminator = payload.terminator();
+        if terminator.is_some() || bytes.len() >= piece || step.is_some_and(|step| step.data > 0) {
+            sink(&mut bytes);
+            bytes.clear();
+        }
+        if let Some(terminator) = terminator {
+            return Ok(Walked { data_bytes, terminator });
         }
     }
 }

@@ -4,11 +4,12 @@
 //! panic. All inputs come from an unknown caller's memory and all results go back there, so that neither compiler nor
 //! linker knows a value: a session stands in any state at all, and numbers and bytes are arbitrary.
 //!
-//! Each file has the exports of one folder of core. Deliberately absent: code of its own. An export is one call.
+//! Each file has the exports of one folder of core, or of a part of one. Deliberately absent: code of its own. An export is one call.
 
 #![no_std]
 
 mod device;
+mod pci_config;
 mod session;
 mod show;
 mod stream;

@@ -9,6 +9,12 @@ use vfio_migration_core::session::event::Trace;
 use vfio_migration_core::session::fleet::Refused;
 use vfio_migration_core::session::precopy::{Advice, Forecast};
 use vfio_migration_core::session::{Cause, Code, Event, Failure, Left, Misuse};
+use vfio_migration_core::stream::pci_config;
+use vfio_migration_core::stream::pci_config::bar::{Bar, BarKind};
+use vfio_migration_core::stream::pci_config::capability::{Broken, Capability, Id};
+use vfio_migration_core::stream::pci_config::find;
+use vfio_migration_core::stream::pci_config::identity::{Difference, Register};
+use vfio_migration_core::stream::pci_config::space::{Class, Command, HeaderType, Status, Subsystem};
 use vfio_migration_core::stream::record::{self, Tag};
 use vfio_migration_core::stream::section;
 
@@ -35,6 +41,76 @@ fn proof_show_record_error(error: &record::Error, f: &mut Formatter<'_>) -> Resu
 #[unsafe(no_mangle)]
 fn proof_show_section_error(error: &section::Error, f: &mut Formatter<'_>) -> Result {
     error.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_pci_config_error(error: &pci_config::Error, f: &mut Formatter<'_>) -> Result {
+    error.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_find_error(error: &find::Error, f: &mut Formatter<'_>) -> Result {
+    error.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_bar(bar: &Bar, f: &mut Formatter<'_>) -> Result {
+    bar.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_bar_kind(bar_kind: &BarKind, f: &mut Formatter<'_>) -> Result {
+    bar_kind.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_broken(broken: &Broken, f: &mut Formatter<'_>) -> Result {
+    broken.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_capability(capability: &Capability, f: &mut Formatter<'_>) -> Result {
+    capability.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_capability_id(capability_id: &Id, f: &mut Formatter<'_>) -> Result {
+    capability_id.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_difference(difference: &Difference, f: &mut Formatter<'_>) -> Result {
+    difference.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_register(register: &Register, f: &mut Formatter<'_>) -> Result {
+    register.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_class(class: &Class, f: &mut Formatter<'_>) -> Result {
+    class.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_command(command: &Command, f: &mut Formatter<'_>) -> Result {
+    command.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_header_type(header_type: &HeaderType, f: &mut Formatter<'_>) -> Result {
+    header_type.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_status(status: &Status, f: &mut Formatter<'_>) -> Result {
+    status.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_subsystem(subsystem: &Subsystem, f: &mut Formatter<'_>) -> Result {
+    subsystem.fmt(f)
 }
 
 #[unsafe(no_mangle)]

@@ -17,7 +17,12 @@ use crate::{Outcome, stdout_failed};
 /// What `save` would do.
 pub(crate) fn save(targets: &[Target], plan: &Save<'_>, output: &Path) -> Outcome {
     let mut out = io::stdout().lock();
+    let configured = |out: &mut io::StdoutLock<'_>| match plan.config {
+        true => writeln!(out, "  the configuration of each PCI function goes out"),
+        false => Ok(()),
+    };
     sources(&mut out, targets, plan)
+        .and_then(|()| configured(&mut out))
         .and_then(|()| writeln!(out, "  {} is complete", output.display()))
         .and_then(|()| finish(&mut out, targets, plan.leave.unwrap_or_else(|| as_found(targets))))
         .and_then(|()| writeln!(out, "nothing was done"))

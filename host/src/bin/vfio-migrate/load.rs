@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments, trace: &TraceArguments) -> Outcome {
     let loaded = transfer::load(members, link, &plan, &progress);
     let time = progress.finish();
     let report = loaded.map_err(|error| Fail::transfer(error, &arguments.input, &interrupt))?;
-    for (entry, target) in report.entries.iter().zip(&targets) {
+    for ((entry, target), config) in report.entries.iter().zip(&targets).zip(&report.configs) {
         say(format_args!(
             "loaded '{}' into {}: state of {}; the device is in {}",
             entry.idstr,
@@ -82,6 +82,9 @@ pub(crate) fn run(arguments: &Arguments, trace: &TraceArguments) -> Outcome {
             amount(entry.data_bytes, time),
             target.state()
         ));
+        if let Some(applied) = config {
+            say(format_args!("  of its configuration {applied}"));
+        }
     }
     say(format_args!("from the stream's last byte to the end took {}", milliseconds(report.downtime)));
     Ok(())

@@ -91,6 +91,7 @@ the device was put back.";
 const SIMULATED: &str = "\n\n\
 Simulated devices: sim:KEY=VALUE,...
   size=64MiB seed=0 flags=1|3|5|7; what VFIO_DEVICE_FEATURE_MIG_DATA_SIZE says: data-size=SIZE|exact
+  a PCI function, with bytes of configuration space and MSI-X vectors: pci=256|4096[:VECTORS]
   pre-copy: initial= dirty= dirty-for= increment=asked|always reinit= v2=yes|no drained=enomsg|0 info=zeroed|stale
   slow ones: short=BYTES slow=MICROSECONDS slow-set=MICROSECONDS
   failing ones: fail=OPERATION:NTH[:ERRNO[:AFTER]] guest-reset=OPERATION:NTH, where OPERATION is set, set-STATE, get,

@@ -27,7 +27,7 @@ Examples:
   vfio-migrate save 11111111-1111-1111-1111-111111111111 --output card.state
   vfio-migrate save fd:7,driver=mlx5_vfio_pci --leave stopped -o - | ssh other vfio-migrate load 0000:3b:00.2 -i -
   vfio-migrate save fd:7 fd:8 --precopy --max-downtime 50ms --output cards.state
-  vfio-migrate save /dev/vfio/devices/vfio0 --output for-qemu.state --qemu-id 0000:00:02.0
+  vfio-migrate save /dev/vfio/devices/vfio0 --output for-qemu.state --qemu-id 0000:00:02.0 --config
   vfio-migrate save /dev/vfio/devices/vfio0 --precopy --output card.state --dry-run
 
 Several devices are of one machine: they are stopped in lockstep, which needs P2P of each of their drivers. Into a pipe,
@@ -49,6 +49,9 @@ pub(crate) struct Arguments {
     /// Name the section as a QEMU names its device, so that this QEMU loads the file; one for each device
     #[arg(long, value_name = "PATH")]
     qemu_id: Vec<String>,
+    /// Write the configuration of each PCI function too, as the kernel shows it: no interrupt is set up in it
+    #[arg(long)]
+    config: bool,
     #[command(flatten)]
     pre_copy: PreCopyArguments,
     /// Say what would be done, and do nothing
@@ -85,6 +88,7 @@ pub(crate) fn run(arguments: &Arguments, trace: &TraceArguments) -> Outcome {
     let plan = Save {
         leave: arguments.leave.map(Into::into),
         pre_copy: arguments.pre_copy.plan(),
+        config: arguments.config,
         interrupt: Some(interrupt.clone()),
     };
     if plan.pre_copy.is_some() && !arguments.dry_run {

@@ -8,11 +8,13 @@ use std::time::Duration;
 use vfio_migration_core::device::{Features, State};
 use vfio_migration_core::session::drive::Device as Migrates;
 use vfio_migration_core::session::{Code, DataRead, PrecopyInfo};
+use vfio_migration_core::stream::pci_config::{Body, Layout};
 use vfio_migration_host::buffer::Buffer;
 use vfio_migration_host::device::{Device, Unsupported};
 use vfio_migration_host::dirty::can_log;
 use vfio_migration_host::interrupt::Interrupt;
 use vfio_migration_host::open::{Identity, Name, Opened};
+use vfio_migration_host::pci::{Applied, Refused};
 use vfio_migration_host::sim::{Assigned, Config, Sim};
 use vfio_migration_host::transfer::{Member, Migratable};
 
@@ -148,6 +150,27 @@ impl Migratable for Held {
         match self {
             Self::Kernel(device) => Migratable::data_size(device),
             Self::Simulated(device) => Migratable::data_size(device),
+        }
+    }
+
+    fn config_layout(&self) -> Result<Option<Layout>, Refused> {
+        match self {
+            Self::Kernel(device) => device.config_layout(),
+            Self::Simulated(device) => device.config_layout(),
+        }
+    }
+
+    fn config(&mut self) -> Result<Vec<u8>, Refused> {
+        match self {
+            Self::Kernel(device) => device.config(),
+            Self::Simulated(device) => device.config(),
+        }
+    }
+
+    fn apply_config(&mut self, body: &Body<'_>) -> Result<Applied, Refused> {
+        match self {
+            Self::Kernel(device) => device.apply_config(body),
+            Self::Simulated(device) => device.apply_config(body),
         }
     }
 }
