@@ -98,7 +98,7 @@ fn line(event: &Event<'_>) -> Option<String> {
         Event::Configuration { length, configuration } => {
             format!("0 configuration of '{}' to {length}", configuration.machine)
         }
-        Event::Command { offset, command, length } => format!("{offset} command {command} of {length}"),
+        Event::Command { offset, command, length, .. } => format!("{offset} command {command} of {length}"),
         Event::Section(section) => format!("{} {} {}", section.offset, section.show(), section.phase.name()),
         Event::Payload { record, .. } => {
             let record = record.as_ref()?;
@@ -120,3 +120,97 @@ fn held(contents: Contents) -> String {
         ),
     }
 }
+
+/// A stream that is made by hand.
+#[derive(Clone, Debug, Default)]
+pub struct Machine {
+    /// Its bytes so far.
+    pub bytes: Vec<u8>,
+    /// The entries of its description.
+    devices: Vec<String>,
+}
+
+impl Machine {
+    /// A stream with a preamble and the configuration of a machine called `pc`, whose subsections are these.
+    #[must_use]
+    pub fn new(subsections: &[(&str, &[u8])]) -> Self {
+        let mut machine = Self { bytes: b"QEVM\0\0\0\x03\x07\0\0\0\x02pc".to_vec(), devices: vec![] };
+        for (name, body) in subsections {
+            machine
+                .put(&[5, name.len().try_into().unwrap()])
+                .put(name.as_bytes())
+                .put(&[0, 0, 0, 1])
+                .put(body);
+        }
+        machine
+    }
+
+    /// Any bytes.
+    pub fn put(&mut self, bytes: &[u8]) -> &mut Self {
+        self.bytes.extend_from_slice(bytes);
+        self
+    }
+
+    /// A section with a name: type byte 1 for START or 4 for FULL.
+    pub fn begin(&mut self, kind: u8, id: u32, name: &str, instance: u32, payload: &[u8]) -> &mut Self {
+        self.put(&[kind]).put(&id.to_be_bytes()).put(&[name.len().try_into().unwrap()]).put(name.as_bytes());
+        self.put(&instance.to_be_bytes()).put(&1_u32.to_be_bytes()).put(payload).footer(id)
+    }
+
+    /// A section with an id alone: type byte 2 for PART or 3 for END.
+    pub fn more(&mut self, kind: u8, id: u32, payload: &[u8]) -> &mut Self {
+        self.put(&[kind]).put(&id.to_be_bytes()).put(payload).footer(id)
+    }
+
+    /// Describes a FULL: `more` is the rest of its JSON object.
+    pub fn describe(&mut self, name: &str, instance: u32, more: &str) -> &mut Self {
+        self.devices.push(format!("{{\"name\": \"{name}\", \"instance_id\": {instance}, {more}}}"));
+        self
+    }
+
+    /// The whole stream, with the end byte and the description.
+    #[must_use]
+    pub fn end(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        let json = format!("{{\"page_size\": 4096, \"devices\": [{}]}}", self.devices.join(", "));
+        bytes.extend([0, 6]);
+        bytes.extend(u32::try_from(json.len()).unwrap().to_be_bytes());
+        bytes.extend(json.as_bytes());
+        bytes
+    }
+
+    fn footer(&mut self, id: u32) -> &mut Self {
+        self.put(&[0x7e]).put(&id.to_be_bytes())
+    }
+}
+
+/// The payload of a START of memory with one block, `pc.ram`, of `length` bytes.
+#[must_use]
+pub fn ram_start(length: u64) -> Vec<u8> {
+    [&(length | 4).to_be_bytes()[..], b"\x06pc.ram", &length.to_be_bytes(), &16_u64.to_be_bytes()].concat()
+}
+
+/// An entry of memory with its block's name: an address with flags, and what follows the name.
+#[must_use]
+pub fn ram_entry(word: u64, more: &[u8]) -> Vec<u8> {
+    [&word.to_be_bytes()[..], b"\x06pc.ram", more].concat()
+}
+
+/// What ends the payload of a section of memory.
+pub const RAM_END: [u8; 8] = [0, 0, 0, 0, 0, 0, 0, 0x10];
+
+/// The payload of a VFIO section: this record, `END_OF_STATE`.
+#[must_use]
+pub fn vfio(record: &[u8]) -> Vec<u8> {
+    [record, &[0xff, 0xff, 0xff, 0xff, 0xef, 0x10, 0, 1]].concat()
+}
+
+/// A DATA record.
+#[must_use]
+pub fn data(bytes: &[u8]) -> Vec<u8> {
+    let head: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0xef, 0x10, 0, 4];
+    [&head[..], &(bytes.len() as u64).to_be_bytes(), bytes].concat()
+}
+
+/// A SETUP record.
+pub const SETUP: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0xef, 0x10, 0, 3];

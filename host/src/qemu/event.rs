@@ -26,6 +26,8 @@ pub enum Event<'a> {
         command: u16,
         /// Bytes with the type byte and the data.
         length: u64,
+        /// When in the migration it was written.
+        phase: Phase,
     },
     /// A section begins: its header was read.
     Section(&'a Section),
@@ -226,6 +228,8 @@ pub enum Contents {
 /// What the payload of a VFIO section held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VfioRecords {
+    /// Records of every kind.
+    pub records: u64,
     /// DATA records.
     pub data_records: u64,
     /// Their bytes, without their heads.

@@ -198,7 +198,8 @@ impl<T: Transport> Walker<T> {
                     self.phase = self.phase.max(Phase::StopCopy);
                 }
                 self.place = Place::Item;
-                Ok(Event::Command { offset, command, length: self.reader.offset() - offset })
+                let (length, phase) = (self.reader.offset() - offset, self.phase);
+                Ok(Event::Command { offset, command, length, phase })
             }
             Item::EndOfStream => {
                 (self.phase, self.place) = (Phase::End, Place::Description);
@@ -281,6 +282,7 @@ impl<T: Transport> Walker<T> {
         let (tag, record) = (step.tag, step.record);
         if let Contents::Vfio(found) = &mut self.contents {
             found.data_bytes += step.data;
+            found.records += u64::from(record.is_some());
             found.data_records += u64::from(record.is_some_and(|record| record.tag == Tag::Data));
             found.terminator = payload.terminator();
         }

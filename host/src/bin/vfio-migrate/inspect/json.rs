@@ -1,0 +1,202 @@
+//! A stream as one JSON object, written while it is read.
+//!
+//! Deliberately absent: memory of what was written. What a stream repeats without end goes out as it comes, and only the
+//! commands, of which there are a few, are kept for the object's end.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use vfio_migration_host::file;
+use vfio_migration_host::qemu::{Block, Contents, Event, Pages, RamEntries, Section, command_name};
+
+use super::Report;
+use super::config::PciConfig;
+use super::totals::Totals;
+
+/// The object, written to `out`.
+pub(super) struct Json<W> {
+    out: W,
+    place: Place,
+    commands: Vec<Value>,
+    end: Option<u64>,
+    description: Value,
+    config: Option<Value>,
+}
+
+/// How far the object is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Nothing,
+    Sections {
+        any: bool,
+    },
+    /// Within the records of a section.
+    Records {
+        any: bool,
+    },
+}
+
+impl<W: Write> Json<W> {
+    pub(super) const fn new(out: W) -> Self {
+        Self {
+            out,
+            place: Place::Nothing,
+            commands: Vec::new(),
+            end: None,
+            description: Value::Null,
+            config: None,
+        }
+    }
+
+    fn begin(&mut self, machine: Value, configuration: Value) -> io::Result<()> {
+        self.place = Place::Sections { any: false };
+        write!(
+            self.out,
+            "{{\n  \"machine\": {machine},\n  \"configuration\": {configuration},\n  \"sections\": ["
+        )
+    }
+
+    fn section(&mut self, section: &Section) -> io::Result<()> {
+        let comma = if self.place == (Place::Sections { any: true }) { "," } else { "" };
+        self.place = Place::Records { any: false };
+        let Section { kind, id, idstr, instance, version, offset, payload, phase, .. } = section;
+        write!(
+            self.out,
+            "{comma}\n    {{\"section\": \"{}\", \"id\": {id}, \"idstr\": {}, \"instance\": {instance}, \"version\": {version}, \
+             \"phase\": \"{}\", \"begins\": {offset}, \"payload\": {payload}, \"records\": [",
+            kind.name(),
+            Value::from(idstr.as_str()),
+            phase.name(),
+        )
+    }
+
+    fn record(&mut self, record: &impl Serialize) -> io::Result<()> {
+        let comma = if self.place == (Place::Records { any: true }) { "," } else { "" };
+        self.place = Place::Records { any: true };
+        write!(self.out, "{comma}\n      {}", serde_json::to_string(record)?)
+    }
+
+    /// Ends a section; one that is damaged has no footer.
+    fn section_end(&mut self, held: Option<Value>, footer: Option<u64>) -> io::Result<()> {
+        self.place = Place::Sections { any: true };
+        self.out.write_all(b"]")?;
+        if let Some(config) = self.config.take() {
+            write!(self.out, ", \"config\": {config}")?;
+        }
+        if let Some(held) = held {
+            write!(self.out, ", \"held\": {held}")?;
+        }
+        write!(self.out, ", \"footer\": {}}}", Value::from(footer))
+    }
+}
+
+impl<W: Write> Report for Json<W> {
+    fn event(&mut self, event: &Event<'_>, config: Option<&PciConfig>) -> io::Result<()> {
+        match event {
+            Event::Configuration { configuration, .. } => {
+                let more = json!({
+                    "target_page_bits": configuration.target_page_bits,
+                    "capabilities": configuration.capabilities,
+                    "uuid": configuration.uuid.map(|uuid| format!("{:032x}", u128::from_be_bytes(uuid))),
+                });
+                self.begin(configuration.machine.as_str().into(), more)
+            }
+            Event::Command { offset, command, length, phase } => {
+                if self.commands.len() < COMMANDS_MAX {
+                    self.commands.push(json!({
+                        "command": command, "name": command_name(*command), "at": offset, "bytes": length,
+                        "phase": phase.name(),
+                    }));
+                }
+                Ok(())
+            }
+            Event::Section(section) => self.section(section),
+            Event::Payload { record, .. } => {
+                if let Some(config) = config {
+                    self.config = Some(serde_json::to_value(config)?);
+                }
+                let Some(record) = record else { return Ok(()) };
+                self.record(&Record {
+                    record: record.tag.name(),
+                    offset: record.offset,
+                    length: record.length,
+                })
+            }
+            Event::SectionEnd { footer, contents, blocks, .. } => {
+                let held = held(*contents, blocks);
+                self.section_end(held, Some(*footer))
+            }
+            Event::EndOfStream { offset } => {
+                self.end = Some(*offset);
+                Ok(())
+            }
+            Event::Description { offset, length, description, ours } => {
+                self.description = match ours {
+                    Some(ours) => serde_json::to_value(ours)?,
+                    None => json!({
+                        "at": offset, "bytes": length, "page_size": description.page_size,
+                        "described": description.devices,
+                    }),
+                };
+                Ok(())
+            }
+        }
+    }
+
+    fn end(&mut self, totals: &Totals, error: Option<&file::Error>) -> io::Result<()> {
+        if self.place == Place::Nothing {
+            self.begin(Value::Null, Value::Null)?;
+        }
+        if matches!(self.place, Place::Records { .. }) {
+            self.section_end(None, None)?;
+        }
+        let told = |error: &file::Error| json!({ "at": error.offset().unwrap_or(totals.stream_bytes), "message": error.to_string() });
+        let (stopped, damage) = match error {
+            Some(error @ file::Error::Unwalkable { .. }) => (told(error), Value::Null),
+            error => (Value::Null, error.map_or(Value::Null, told)),
+        };
+        let fields = [
+            ("commands", std::mem::take(&mut self.commands).into()),
+            ("end", self.end.into()),
+            ("description", self.description.take()),
+            ("totals", serde_json::to_value(totals)?),
+            ("stopped", stopped),
+            ("damage", damage),
+        ];
+        self.out.write_all(b"\n  ]")?;
+        for (name, value) in fields {
+            write!(self.out, ",\n  \"{name}\": {value}")?;
+        }
+        self.out.write_all(b"\n}\n")?;
+        self.out.flush()
+    }
+}
+
+/// A record, with the keys by which other programs find it.
+#[derive(Serialize)]
+struct Record {
+    record: &'static str,
+    offset: u64,
+    length: u64,
+}
+
+/// What a section held that has no records.
+fn held(contents: Contents, blocks: &[Block]) -> Option<Value> {
+    let pages = |pages: Pages| json!({ "pages": pages.count, "bytes": pages.bytes });
+    match contents {
+        Contents::Vfio(_) => None,
+        Contents::Opaque(bytes) => Some(json!({ "bytes": bytes })),
+        Contents::Ram(RamEntries { normal, zero, xbzrle, compressed, flushes, list_bytes }) => {
+            let blocks = blocks.iter().filter(|_| list_bytes > 0);
+            let blocks = blocks.map(|block| json!({ "name": block.name, "bytes": block.length }));
+            Some(json!({
+                "normal": pages(normal), "zero": pages(zero), "xbzrle": pages(xbzrle),
+                "compressed": pages(compressed), "flushes": flushes, "blocks": blocks.collect::<Vec<_>>(),
+            }))
+        }
+    }
+}
+
+/// The most commands that are told.
+const COMMANDS_MAX: usize = 4096;

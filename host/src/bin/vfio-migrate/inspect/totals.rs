@@ -1,0 +1,139 @@
+//! What a stream holds in sum: by device and by phase.
+//!
+//! Deliberately absent: keys that a record has. Whoever collects records must not find a sum among them.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use vfio_migration_core::session::drive::Transport;
+use vfio_migration_host::qemu::{Contents, Event, Phase, Section, Walker};
+
+/// The sums.
+#[derive(Default, Serialize)]
+pub(super) struct Totals {
+    pub(super) stream_bytes: u64,
+    /// Of all VFIO devices, without the heads of the records.
+    pub(super) data_bytes: u64,
+    pub(super) data_records: u64,
+    /// Whether the stream was read to its end; of a stream of ours, whether its checksum is right.
+    pub(super) intact: bool,
+    /// By name and instance, in the order in which they came.
+    pub(super) devices: Vec<Device>,
+    pub(super) phases: Vec<InPhase>,
+    #[serde(skip)]
+    places: HashMap<(String, u32), usize>,
+    #[serde(skip)]
+    bytes_by_phase: [InPhase; Phase::ALL.len()],
+}
+
+/// The sums of one device, or of memory.
+#[derive(Serialize)]
+pub(super) struct Device {
+    pub(super) idstr: String,
+    pub(super) instance: u32,
+    pub(super) sections: u64,
+    /// With headers and footers.
+    pub(super) bytes: u64,
+    /// Records of a VFIO device.
+    pub(super) records: u64,
+    /// Bytes of a VFIO device's data.
+    pub(super) data_bytes: u64,
+    /// Pages of memory.
+    pub(super) pages: u64,
+}
+
+/// The sums of one phase.
+#[derive(Clone, Copy, Default, Serialize)]
+pub(super) struct InPhase {
+    pub(super) phase: &'static str,
+    pub(super) sections: u64,
+    /// All bytes, also those between the sections.
+    pub(super) bytes: u64,
+    /// Bytes of VFIO devices' data.
+    pub(super) data_bytes: u64,
+}
+
+impl Totals {
+    /// Counts what a walk told.
+    pub(super) fn count(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Configuration { length, .. } => self.phase(Phase::Setup).bytes += length,
+            Event::Command { length, phase, .. } => self.phase(*phase).bytes += length,
+            Event::Section(section) => {
+                self.phase(section.phase).sections += 1;
+                self.device(section).sections += 1;
+            }
+            Event::Payload { .. } => {}
+            Event::SectionEnd { section, footer, contents, .. } => {
+                self.section(section, footer + FOOTER, *contents);
+            }
+            Event::EndOfStream { .. } => self.phase(Phase::End).bytes += 1,
+            Event::Description { length, .. } => self.phase(Phase::End).bytes += length,
+        }
+    }
+
+    /// Counts what was read of a section in which the walk ended.
+    pub(super) fn unfinished(&mut self, walker: &Walker<impl Transport>) {
+        if let Some((section, contents)) = walker.under_way() {
+            self.section(section, walker.offset(), contents);
+        }
+    }
+
+    /// Notes how the walk ended.
+    pub(super) fn end(&mut self, stream_bytes: u64, intact: bool) {
+        (self.stream_bytes, self.intact) = (stream_bytes, intact);
+        let phases = Phase::ALL.iter().zip(self.bytes_by_phase);
+        self.phases = phases
+            .map(|(phase, sums)| InPhase { phase: phase.name(), ..sums })
+            .filter(|sums| sums.bytes > 0)
+            .collect();
+    }
+
+    fn section(&mut self, section: &Section, end: u64, contents: Contents) {
+        let bytes = end.saturating_sub(section.offset);
+        let device = self.device(section);
+        device.bytes += bytes;
+        let data_bytes = match contents {
+            Contents::Ram(found) => {
+                device.pages += found.pages();
+                0
+            }
+            Contents::Vfio(found) => {
+                device.records += found.records;
+                device.data_bytes += found.data_bytes;
+                self.data_records += found.data_records;
+                found.data_bytes
+            }
+            Contents::Opaque(_) => 0,
+        };
+        self.data_bytes += data_bytes;
+        let phase = self.phase(section.phase);
+        phase.bytes += bytes;
+        phase.data_bytes += data_bytes;
+    }
+
+    fn phase(&mut self, phase: Phase) -> &mut InPhase {
+        &mut self.bytes_by_phase[phase as usize]
+    }
+
+    fn device(&mut self, section: &Section) -> &mut Device {
+        let Section { idstr, instance, .. } = section;
+        let next = self.devices.len();
+        let place = *self.places.entry((idstr.clone(), *instance)).or_insert(next);
+        if place == next {
+            self.devices.push(Device {
+                idstr: idstr.clone(),
+                instance: *instance,
+                sections: 0,
+                bytes: 0,
+                records: 0,
+                data_bytes: 0,
+                pages: 0,
+            });
+        }
+        &mut self.devices[place]
+    }
+}
+
+/// The bytes of a footer.
+const FOOTER: u64 = 5;
