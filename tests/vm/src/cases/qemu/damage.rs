@@ -91,8 +91,9 @@ const DAMAGES: &[Damage] = &[
         intact.with_data(-1, |data| data[..data.len() - 1].to_vec())
     }),
     ("the last data are longer by a byte", |intact| intact.with_data(1, |data| [data, &[0]].concat())),
-    ("a bit of the last data's last byte is turned", |intact| {
-        Some(intact.flipped([intact.data()?.2.end - 1]))
+    ("a bit in the last data is turned", |intact| {
+        let data = intact.data()?.2;
+        Some(intact.flipped([data.start + data.len() * 3 / 5]))
     }),
     ("a bit of the first data's first byte is turned", |intact| {
         let mut records = intact.device.iter().flat_map(|section| &section.records);
@@ -236,10 +237,12 @@ fn taken(target: &dyn Subject, content: &str) -> Result<String> {
 
 fn refused(target: &dyn Subject, exit: Option<i32>, said: &str) -> Result<String> {
     let said = said.replace(&target.card().argument()?, "DEVICE").replace(target.card().uuid(), "UUID");
-    let lines: Vec<_> = said.lines().map(|line| line.trim_start_matches("qemu-system-x86_64: ")).collect();
+    let is_usual = |line: &&str| USUAL.iter().any(|words| line.contains(words));
+    let lines = said.lines().filter(|line| !is_usual(line));
+    let lines: Vec<_> = lines.map(|line| line.trim_start_matches("qemu-system-x86_64: ")).collect();
     let (said, state) = (masked(&lines.join(" / ")).replace('|', "\\|"), state_name(target.card().state()?));
     let exit = exit.map_or("a signal".to_string(), |code| format!("exit code {code}"));
-    Ok(format!("refused, {exit}; the device is in {state}: `{said}`"))
+    Ok(format!("refused, {exit}, device in {state}: `{said}`"))
 }
 
 /// Numbers of five digits and more are another time others.
@@ -263,6 +266,9 @@ fn together(verdicts: &[(String, String)]) -> String {
     let each: Vec<_> = verdicts.iter().map(|(version, verdict)| format!("{version}: {verdict}")).collect();
     each.join("<br>")
 }
+
+/// What QEMU says of these devices in any case.
+const USUAL: [&str; 2] = [": warning: ", "Cannot reset device"];
 
 const INTACT: &str = "/tmp/intact";
 const DAMAGED: &str = "/tmp/damaged";
