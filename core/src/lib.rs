@@ -125,7 +125,7 @@
 //! | question | folder |
 //! |---|---|
 //! | what does the kernel say? | [`device`]: states, arcs, recovery, ioctl payloads |
-//! | what travels? | [`stream`]: records, and the sections around them |
+//! | what travels? | [`stream`]: records, the sections around them, multifd's channels, the way back |
 //! | who acts next? | [`session`]: the sending and the receiving side of a device, pre-copy, several devices |
 //!
 //! `device` and `stream` know nothing of each other, nor of `session`.

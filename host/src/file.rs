@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use vfio_migration_core::session::Code;
 use vfio_migration_core::session::drive::Transport;
+use vfio_migration_core::stream::multifd;
 use vfio_migration_core::stream::pci_config::find;
 use vfio_migration_core::stream::section::{self, FOOTER, ITEM_MAX, Item, PREAMBLE};
 use vfio_migration_core::stream::{pci_config, record};
@@ -100,6 +101,22 @@ pub enum Error {
         /// What may stand there.
         wanted: &'static str,
         /// What stands there.
+        got: String,
+    },
+    /// A multifd channel is damaged. The offset counts from the channel's first byte.
+    #[error("at byte {offset}: {error}")]
+    Channel {
+        /// Where its begin or the packet's head is.
+        offset: u64,
+        /// What is wrong with it.
+        error: multifd::Error,
+    },
+    /// The channels beside a stream do not hold what they must.
+    #[error("wanted {wanted} on the channels, got {got}")]
+    Channels {
+        /// What they must hold.
+        wanted: String,
+        /// What they hold.
         got: String,
     },
     /// The body of a CONFIG record is damaged.
@@ -210,13 +227,14 @@ impl Error {
             | Self::Section { offset, .. }
             | Self::Body { offset, .. }
             | Self::Unexpected { offset, .. }
+            | Self::Channel { offset, .. }
             | Self::Config { offset, .. }
             | Self::Unwalkable { offset, .. }
             | Self::Description { offset, .. }
             | Self::Trailing { offset } => Some(offset),
             Self::Record { payload, error } => Some(payload.saturating_add(error.offset())),
             Self::Checksum { covered, .. } => Some(covered),
-            Self::NewerFormat { .. } | Self::Mismatch { .. } => None,
+            Self::NewerFormat { .. } | Self::Mismatch { .. } | Self::Channels { .. } => None,
         }
     }
 }
@@ -290,7 +308,11 @@ impl<Fd: AsFd> Writer<Fd> {
         self.offset
     }
 
-    fn all(&mut self, mut bytes: &[u8]) -> Result<(), Code> {
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// The link's answer.
+    pub(crate) fn all(&mut self, mut bytes: &[u8]) -> Result<(), Code> {
         while !bytes.is_empty() {
             let count = self.send(bytes)?;
             bytes = &bytes[count..];

@@ -4,6 +4,7 @@
 //! through core's public traits.
 
 pub mod channels;
+pub mod config;
 pub mod golden;
 pub mod kernel;
 pub mod machine;

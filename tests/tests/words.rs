@@ -1,6 +1,7 @@
 //! Every text that core has for people: one row for each variant of each enum.
 //!
-//! Deliberately absent: the texts of events, which stand beside them in core, and host's, in `words_host.rs`.
+//! Deliberately absent: the texts of events, which stand beside them in core, those of a CONFIG record, in
+//! `words_config.rs`, and host's, in `words_host.rs`.
 
 use std::error::Error;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use vfio_migration_core::session::fleet::{Fleet, Joining, Refused};
 use vfio_migration_core::session::precopy::{Advice, PrecopyInfo, Remaining, advise};
 use vfio_migration_core::session::{BUFFER_MIN, Cause, Code, Failure, Left, Misuse};
 use vfio_migration_core::stream::record::{self, Tag};
-use vfio_migration_core::stream::section;
+use vfio_migration_core::stream::{multifd, return_path, section};
 use vfio_migration_tests::words::check;
 
 const CODE: Code = Code(22);
@@ -230,6 +231,134 @@ fn every_section_error_says_what_was_wanted_and_what_was_there() {
     };
     check(&table, variants);
     check_sources(&table);
+}
+
+#[test]
+fn every_error_of_a_multifd_channel_says_what_was_wanted_and_what_was_there() {
+    use multifd::Error;
+    let table = [
+        (Error::Short { wanted: 276 }, "wanted 276 bytes of a packet's head, got fewer"),
+        (
+            Error::Magic { got: 0x5145_564d },
+            "wanted the magic number of a multifd channel, 0x11223344, got 0x5145564d",
+        ),
+        (Error::Version { got: 2 }, "wanted version 1 of a multifd channel, got 2"),
+        (
+            Error::Flags { got: 0x42 },
+            "wanted a packet's flags without compression, 0x0, 0x1 (SYNC) or 0x40 (device state), got 0x42",
+        ),
+        (Error::Unterminated, "wanted a name of at most 255 bytes, got no end of one"),
+        (Error::Pages { wanted: 128, got: 129 }, "wanted at most 128 pages in a packet, got 129"),
+        (Error::PagesAlloc { wanted: 128, got: 8 }, "wanted room for 128 pages in a packet, got 8"),
+        (
+            Error::Length { wanted: 12, got: 11 },
+            "wanted a packet of device state of at least 12 bytes, got 11",
+        ),
+        (Error::StateVersion { got: 1 }, "wanted version 0 of a piece of device state, got 1"),
+        (Error::Index, "wanted the number of a piece of device state below 4294967295, got 4294967295"),
+        (
+            Error::StateFlags { got: 2 },
+            "wanted the flags of a piece of device state, 0x0 or 0x1 (configuration), got 0x2",
+        ),
+        (
+            Error::NotConfig { got: 7 },
+            "wanted the tag of CONFIG, 0xffffffffef100002, in the packet of the configuration, got \
+             0x0000000000000007",
+        ),
+        (Error::NoRoom { wanted: 288, got: 64 }, "wanted room for 288 bytes, got 64"),
+        (Error::Nul { offset: 3 }, "wanted a name without NUL, got one at byte 3"),
+        (
+            Error::TooLong { wanted: 4_294_967_283, got: 4_294_967_284 },
+            "wanted at most 4294967283 bytes of device state in a packet, got 4294967284",
+        ),
+        (Error::Full, "wanted at most 4294967294 packets of a device's data, got one more"),
+        (Error::Ended, "wanted nothing behind the configuration, the last packet, got one more"),
+    ];
+    let variants = match table[0].0 {
+        Error::Short { .. }
+        | Error::Magic { .. }
+        | Error::Version { .. }
+        | Error::Flags { .. }
+        | Error::Unterminated
+        | Error::Pages { .. }
+        | Error::PagesAlloc { .. }
+        | Error::Length { .. }
+        | Error::StateVersion { .. }
+        | Error::Index
+        | Error::StateFlags { .. }
+        | Error::NotConfig { .. }
+        | Error::NoRoom { .. }
+        | Error::Nul { .. }
+        | Error::TooLong { .. }
+        | Error::Full
+        | Error::Ended => 17,
+    };
+    check(&table, variants);
+    check_sources(&table);
+}
+
+#[test]
+fn every_refusal_of_a_multifd_receiver_names_the_packet() {
+    use multifd::{Misuse, Refused};
+    let table = [
+        (Refused::Twice { index: 7 }, "wanted packet 7 of the device once, got it twice"),
+        (
+            Refused::BeyondLast { last: 3, got: 5 },
+            "wanted no packet of the device behind 3, which has the configuration, got 5",
+        ),
+        (
+            Refused::Beyond { next: 3, nearest: 9, length: 4096, slots: 2, slot: 1024 },
+            "wanted packet 3 of the device on a channel, got 9 with 4096 bytes as the nearest; 2 packets of \
+             1024 bytes can be kept",
+        ),
+        (Refused::Missing { next: 3 }, "wanted packet 3 of the device, got the end of every channel"),
+        (
+            Refused::Cut { index: 3, missing: 9 },
+            "wanted 9 more bytes of packet 3 of the device, got the channel's end",
+        ),
+    ];
+    let variants = match table[0].0 {
+        Refused::Twice { .. }
+        | Refused::BeyondLast { .. }
+        | Refused::Beyond { .. }
+        | Refused::Missing { .. }
+        | Refused::Cut { .. } => 5,
+    };
+    check(&table, variants);
+    check_sources(&table);
+    let table = [
+        (Misuse::WrongDone, "what was reported was not asked for"),
+        (Misuse::NoChannel { wanted: 2, got: 5 }, "wanted one of 2 channels, got number 5"),
+        (Misuse::TooMany { offered: 16, got: 17 }, "17 bytes were reported, 16 were offered"),
+    ];
+    let variants = match table[0].0 {
+        Misuse::WrongDone | Misuse::NoChannel { .. } | Misuse::TooMany { .. } => 3,
+    };
+    check(&table, variants);
+    check_sources(&table);
+}
+
+#[test]
+fn every_error_and_kind_of_the_return_path_has_its_words() {
+    use return_path::{Error, Kind};
+    let table = [
+        (Error::Short { wanted: 8 }, "wanted 8 bytes of a message, got fewer"),
+        (Error::UnknownType { got: 8 }, "wanted the type of a message of the return path, got 0x0008"),
+        (
+            Error::Length { kind: Kind::SwitchoverAck, wanted: 0, got: 4 },
+            "wanted 0 bytes of data in SWITCHOVER_ACK, got 4",
+        ),
+        (Error::NoRoom { wanted: 8, got: 4 }, "wanted room for 8 bytes, got 4"),
+    ];
+    let variants = match table[0].0 {
+        Error::Short { .. } | Error::UnknownType { .. } | Error::Length { .. } | Error::NoRoom { .. } => 4,
+    };
+    check(&table, variants);
+    check_sources(&table);
+    let names = Kind::ALL.map(|kind| kind.to_string());
+    let wanted = ["SHUT", "PONG", "REQ_PAGES_ID", "REQ_PAGES", "RECV_BITMAP", "RESUME_ACK", "SWITCHOVER_ACK"];
+    assert_eq!(names, wanted);
+    assert_eq!(Kind::ALL.map(Kind::name), wanted);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use vfio_migration_core::session::precopy::Forecast;
 use vfio_migration_core::session::{Cause, Code, Left, Misuse};
 use vfio_migration_core::stream::pci_config::identity::{Difference, Register};
 use vfio_migration_core::stream::pci_config::{self, Layout};
-use vfio_migration_core::stream::{record, section};
+use vfio_migration_core::stream::{multifd, record, section};
 use vfio_migration_host::device::Unsupported;
 use vfio_migration_host::qemu::Unwalkable;
 use vfio_migration_host::sim::{ConfigError, Errno, SIZE_MAX};
@@ -168,6 +168,14 @@ fn every_file_error_says_where_and_what_was_wanted_and_got() {
             "at byte 8: wanted a configuration, got the end of the stream",
         ),
         (
+            Error::Channel { offset: 64, error: multifd::Error::Version { got: 2 } },
+            "at byte 64: wanted version 1 of a multifd channel, got 2",
+        ),
+        (
+            Error::Channels { wanted: "each piece of the state of 'x'".into(), got: "no number 1".into() },
+            "wanted each piece of the state of 'x' on the channels, got no number 1",
+        ),
+        (
             Error::Config { offset: 60, error: pci_config::find::Error::Version { got: 7 } },
             "at byte 60: wanted a configuration of version 2, got 7",
         ),
@@ -207,13 +215,15 @@ fn every_file_error_says_where_and_what_was_wanted_and_got() {
         | Error::Record { .. }
         | Error::Body { .. }
         | Error::Unexpected { .. }
+        | Error::Channel { .. }
+        | Error::Channels { .. }
         | Error::Config { .. }
         | Error::Unwalkable { .. }
         | Error::Checksum { .. }
         | Error::Description { .. }
         | Error::NewerFormat { .. }
         | Error::Mismatch { .. }
-        | Error::Trailing { .. } => 13,
+        | Error::Trailing { .. } => 15,
     };
     check(&table, variants);
     check_sources(&table);

@@ -17,8 +17,12 @@ use byteorder::{BE, ByteOrder};
 use super::record::{self, Tag, WORD};
 
 mod receiver;
+mod refused;
+mod sender;
 
-pub use self::receiver::{Channel, Misuse, Receiver, Refused, Slot, Wanted};
+pub use self::receiver::{Channel, Receiver, Slot, Wanted};
+pub use self::refused::{Misuse, Refused};
+pub use self::sender::Sender;
 
 /// The first bytes of a channel.
 pub const INIT: usize = 64;
@@ -231,9 +235,15 @@ impl fmt::Display for Error {
                 write!(f, "wanted a packet of device state of at least {wanted} bytes, got {got}")
             }
             Self::StateVersion { got } => write!(f, "wanted version 0 of a piece of device state, got {got}"),
-            Self::Index => write!(f, "wanted a piece's number below {INVALID}, got that"),
+            Self::Index => {
+                write!(f, "wanted the number of a piece of device state below {INVALID}, got {INVALID}")
+            }
             Self::StateFlags { got } => {
-                write!(f, "wanted a piece's flags, 0x0 or {CONFIG_STATE:#x} (configuration), got {got:#x}")
+                write!(
+                    f,
+                    "wanted the flags of a piece of device state, 0x0 or {CONFIG_STATE:#x} (configuration), got \
+                 {got:#x}"
+                )
             }
             Self::NotConfig { got } => write!(
                 f,
@@ -245,8 +255,12 @@ impl fmt::Display for Error {
             Self::TooLong { wanted, got } => {
                 write!(f, "wanted at most {wanted} bytes of device state in a packet, got {got}")
             }
-            Self::Full => write!(f, "wanted at most {} packets of a device's data", u32::MAX - 1),
-            Self::Ended => f.write_str("wanted nothing behind the configuration, the last packet"),
+            Self::Full => {
+                write!(f, "wanted at most {} packets of a device's data, got one more", INVALID - 1)
+            }
+            Self::Ended => {
+                f.write_str("wanted nothing behind the configuration, the last packet, got one more")
+            }
         }
     }
 }
@@ -441,61 +455,6 @@ impl Content {
     }
 }
 
-/// Numbers the packets of one device and makes their heads. On which channel a packet goes is the caller's to choose.
-#[derive(Clone, Debug)]
-pub struct Sender<'n> {
-    name: &'n [u8],
-    instance: u32,
-    /// The next packet's number, or nothing behind the configuration.
-    next: Option<u32>,
-}
-
-impl<'n> Sender<'n> {
-    /// A sender for the device whose section has this name and instance.
-    ///
-    /// # Errors
-    /// [`Error::NoRoom`] for a name longer than [`NAME_MAX`], [`Error::Nul`] for one with a NUL in it.
-    pub fn new(name: &'n [u8], instance: u32) -> Result<Self, Error> {
-        check_name(name)?;
-        Ok(Self { name, instance, next: Some(0) })
-    }
-
-    /// Writes the head of the packet for `length` bytes of data to the front of `out` and returns its length,
-    /// [`DATA_HEAD`]. The data follow; QEMU puts what one `read` gave, at most 1 MiB, into a packet.
-    ///
-    /// # Errors
-    /// [`Error::NoRoom`], [`Error::TooLong`], [`Error::Full`] and [`Error::Ended`]. No number is used up.
-    pub fn data(&mut self, length: u32, out: &mut [u8]) -> Result<usize, Error> {
-        let index = self.next.ok_or(Error::Ended)?;
-        // The last number is left for the configuration.
-        let next = index.checked_add(1).filter(|&next| next != INVALID).ok_or(Error::Full)?;
-        let head = self.encode(Piece { index, content: Content::Data, length }, out)?;
-        self.next = Some(next);
-        Ok(head)
-    }
-
-    /// Writes the head of the packet for the configuration, whose body has `body` bytes, to the front of `out` and
-    /// returns its length, [`CONFIG_HEAD`]. The body follows, then [`Tag::EndOfState`]. It is the device's last packet.
-    ///
-    /// # Errors
-    /// [`Error::NoRoom`], [`Error::TooLong`] and [`Error::Ended`]; then it can be tried again.
-    pub fn config(&mut self, body: u32, out: &mut [u8]) -> Result<usize, Error> {
-        let index = self.next.ok_or(Error::Ended)?;
-        let most = u32::MAX.saturating_sub(Content::Config.least());
-        let length = body
-            .checked_add(END_OF_STATE)
-            .filter(|_| body <= most)
-            .ok_or(Error::TooLong { wanted: most, got: body })?;
-        let head = self.encode(Piece { index, content: Content::Config, length }, out)?;
-        self.next = None;
-        Ok(head)
-    }
-
-    fn encode(&self, piece: Piece, out: &mut [u8]) -> Result<usize, Error> {
-        DeviceState { name: self.name, instance: self.instance, piece }.encode(out)
-    }
-}
-
 /// Magic number and version, with which a channel and each of its packets begin.
 fn check_begin(bytes: &[u8]) -> Result<(), Error> {
     match (u32_at(bytes, 0), u32_at(bytes, 4)) {
@@ -583,8 +542,6 @@ const NAME: usize = 256;
 const BLOCK: usize = 64;
 /// The bytes of a page's offset.
 const OFFSET: u64 = 8;
-/// The bytes of an END_OF_STATE.
-const END_OF_STATE: u32 = 8;
 
 const NONE: u32 = 0;
 const SYNC: u32 = 1 << 0;

@@ -3,7 +3,7 @@
 //! [`Walker`] goes from the preamble to the last byte and tells of each [`Event`] with its place. Nothing is searched
 //! for: each section is read by what it is. Sections of VFIO devices are walked record by record and those of guest
 //! memory (`ram`) page by page; how long the sections of other devices are, the [`Description`] at the stream's end
-//! says, which only a file can give before its time.
+//! says, which only a file can give before its time. [`Channel`] goes through one of the channels beside a stream.
 //!
 //! Deliberately absent: what other devices' sections mean, and loading anything.
 
@@ -14,18 +14,24 @@ use vfio_migration_core::session::drive::Transport;
 use crate::file::{Error, Reader};
 
 mod ahead;
+mod channel;
 mod configuration;
 mod description;
 mod event;
+mod extract;
 mod payload;
+mod pieces;
 mod ram;
 mod walk;
 
+pub use channel::{Channel, ChannelEvent, MemoryPacket, StatePacket};
 pub use configuration::Configuration;
 pub use description::{DESCRIPTION_MAX, Description};
 pub use event::{Contents, Event, Family, Kind, Phase, Section, VfioRecords, command_name};
+pub use extract::{Extract, ExtractError};
 pub(crate) use payload::Payload;
 pub use payload::Record;
+pub use pieces::ChannelsError;
 pub use ram::{Block, Pages, RamEntries};
 pub use walk::{PIECE, Walker};
 

@@ -138,6 +138,11 @@ impl<T: Transport> Walker<T> {
         self.phase
     }
 
+    /// The size of a page of the machine, in bytes.
+    pub const fn page_size(&self) -> u64 {
+        self.ram.page_size
+    }
+
     /// The section that the walk is in, and what of it was read: where an error ended the walk, what came before it.
     pub fn under_way(&self) -> Option<(&Section, Contents)> {
         self.is_inside.then_some((&self.section, self.contents))

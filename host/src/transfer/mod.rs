@@ -224,6 +224,12 @@ impl Error {
         Self { reason, at, devices, stream_is_whole: false, handed_over: false }
     }
 
+    /// Of a transfer that was refused before anything was done to a device.
+    #[must_use]
+    pub fn of_nothing(reason: Reason) -> Self {
+        Self { reason, at: None, devices: Vec::new(), stream_is_whole: false, handed_over: false }
+    }
+
     /// Where each device is, for the end of a message.
     #[must_use]
     pub fn where_devices_are(&self) -> String {

@@ -9,6 +9,7 @@
 #![no_std]
 
 mod device;
+mod multifd;
 mod pci_config;
 mod session;
 mod show;

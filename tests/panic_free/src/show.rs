@@ -16,7 +16,7 @@ use vfio_migration_core::stream::pci_config::find;
 use vfio_migration_core::stream::pci_config::identity::{Difference, Register};
 use vfio_migration_core::stream::pci_config::space::{Class, Command, HeaderType, Status, Subsystem};
 use vfio_migration_core::stream::record::{self, Tag};
-use vfio_migration_core::stream::section;
+use vfio_migration_core::stream::{multifd, return_path, section};
 
 #[unsafe(no_mangle)]
 fn proof_show_state(state: &State, f: &mut Formatter<'_>) -> Result {
@@ -41,6 +41,31 @@ fn proof_show_record_error(error: &record::Error, f: &mut Formatter<'_>) -> Resu
 #[unsafe(no_mangle)]
 fn proof_show_section_error(error: &section::Error, f: &mut Formatter<'_>) -> Result {
     error.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_multifd_error(error: &multifd::Error, f: &mut Formatter<'_>) -> Result {
+    error.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_multifd_refused(refused: &multifd::Refused, f: &mut Formatter<'_>) -> Result {
+    refused.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_multifd_misuse(misuse: &multifd::Misuse, f: &mut Formatter<'_>) -> Result {
+    misuse.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_return_path_error(error: &return_path::Error, f: &mut Formatter<'_>) -> Result {
+    error.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_return_path_kind(kind: &return_path::Kind, f: &mut Formatter<'_>) -> Result {
+    kind.fmt(f)
 }
 
 #[unsafe(no_mangle)]

@@ -10,12 +10,13 @@
 //! when each channel that goes on has such a piece at its head is the state refused. Without slots the channels must
 //! be in order by themselves. Nothing that a head says makes it take more memory than it was lent.
 //!
+//! Several devices on the same channels have a receiver each. For one, a channel is idle while another's packet stands
+//! at its front: it is ready again when the other receiver has taken that packet.
+//!
 //! Deliberately absent: heads of other devices and of memory. Who reads the channels passes over them, or gives them
 //! to the other device's receiver.
 
-use core::fmt;
-
-use super::{Content, Piece};
+use super::{Content, Misuse, Piece, Refused};
 use crate::stream::record::{self, DATA_HEAD, Tag, WORD};
 
 /// What a [`Receiver`] wants.
@@ -49,111 +50,6 @@ pub enum Wanted<'a> {
     Nothing,
 }
 
-/// Why the pieces on the channels are not the state of a device. Their heads are wrong, not their data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Refused {
-    /// A second piece with the same number.
-    Twice {
-        /// The number.
-        index: u32,
-    },
-    /// A piece with a number past that of the configuration, or a configuration that is not the last.
-    BeyondLast {
-        /// The number of the configuration.
-        last: u32,
-        /// The number of the piece.
-        got: u32,
-    },
-    /// Each channel that goes on has a piece at its head that can't be kept.
-    Beyond {
-        /// The number of the piece that is missing.
-        next: u32,
-        /// The least number that a channel has at its head.
-        nearest: u32,
-        /// The length of that piece in bytes.
-        length: u32,
-        /// How many pieces can be kept.
-        slots: usize,
-        /// How many bytes each of them can have.
-        slot: usize,
-    },
-    /// All channels have ended.
-    Missing {
-        /// The number of the piece that is missing.
-        next: u32,
-    },
-    /// A channel has ended within a piece.
-    Cut {
-        /// The number of the piece.
-        index: u32,
-        /// Bytes of it that are missing.
-        missing: usize,
-    },
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Twice { index } => write!(f, "wanted packet {index} of the device once, got it twice"),
-            Self::BeyondLast { last, got } => write!(
-                f,
-                "wanted no packet of the device behind {last}, which has the configuration, got {got}"
-            ),
-            Self::Beyond { next, nearest, length, slots, slot } => write!(
-                f,
-                "wanted packet {next} of the device on a channel, got {nearest} with {length} bytes as the nearest; \
-                 {slots} packets of {slot} bytes can be kept"
-            ),
-            Self::Missing { next } => {
-                write!(f, "wanted packet {next} of the device, got the end of every channel")
-            }
-            Self::Cut { index, missing } => {
-                write!(
-                    f,
-                    "wanted {missing} more bytes of packet {index} of the device, got the channel's end"
-                )
-            }
-        }
-    }
-}
-
-impl core::error::Error for Refused {}
-
-/// An answer that does not fit; it has changed nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Misuse {
-    /// What was reported was not asked for, or of a channel that can't have it.
-    WrongDone,
-    /// There is no such channel.
-    NoChannel {
-        /// How many there are.
-        wanted: usize,
-        /// The number of the channel.
-        got: usize,
-    },
-    /// More bytes were reported than were offered.
-    TooMany {
-        /// Bytes that were offered.
-        offered: usize,
-        /// Bytes that were reported.
-        got: usize,
-    },
-}
-
-impl fmt::Display for Misuse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::WrongDone => f.write_str("what was reported was not asked for"),
-            Self::NoChannel { wanted, got } => write!(f, "wanted one of {wanted} channels, got number {got}"),
-            Self::TooMany { offered, got } => write!(f, "{got} bytes were reported, {offered} were offered"),
-        }
-    }
-}
-
-impl core::error::Error for Misuse {}
-
 /// The place of a piece that is kept; lent empty by [`Slot::default`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Slot(Option<Piece>);
@@ -178,6 +74,87 @@ enum At {
 }
 
 /// Puts the pieces of one device in order, on memory that the caller lends.
+///
+/// # The caller's loop
+///
+/// Written out for channels that can be read at any time, such as files:
+///
+/// ```
+/// use std::io::{self, Read};
+/// use vfio_migration_core::stream::multifd::{Channel, Piece, Receiver, Slot, Wanted};
+///
+/// /// Puts the next bytes of the payload into `buffer`, which has room for one at least, as `Transport::recv` does; 0 at
+/// /// its end. `next_head` passes over packets that are not of this device, and says nothing at the channel's end.
+/// fn recv<R: Read>(
+///     receiver: &mut Receiver<'_>,
+///     channels: &mut [R],
+///     next_head: fn(&mut R) -> io::Result<Option<Piece>>,
+///     buffer: &mut [u8],
+/// ) -> io::Result<usize> {
+///     loop {
+///         let (from, count, goes_on) = match receiver.poll().map_err(io::Error::other)? {
+///             Wanted::Head { channel } => {
+///                 match next_head(&mut channels[channel])? {
+///                     Some(piece) => receiver.head(channel, piece),
+///                     None => receiver.closed(channel),
+///                 }
+///                 .map_err(io::Error::other)?;
+///                 continue;
+///             }
+///             Wanted::Keep { channel, room } => (Some(channel), channels[channel].read(room)?, false),
+///             Wanted::Give(mut bytes) => (None, bytes.read(buffer)?, true),
+///             Wanted::Pass { channel, left } => {
+///                 let room = left.min(buffer.len());
+///                 (Some(channel), channels[channel].read(&mut buffer[..room])?, true)
+///             }
+///             Wanted::Wait => return Err(io::ErrorKind::WouldBlock.into()), // only where a channel was called idle
+///             Wanted::Nothing => return Ok(0),
+///         };
+///         match from {
+///             Some(ended) if count == 0 => receiver.closed(ended),
+///             _ => receiver.took(count),
+///         }
+///         .map_err(io::Error::other)?;
+///         if goes_on && count > 0 {
+///             return Ok(count);
+///         }
+///     }
+/// }
+/// # use vfio_migration_core::stream::multifd::Packet;
+/// # use vfio_migration_core::stream::record::{Tag, encode, encode_data_head};
+/// # fn next_head(channel: &mut &[u8]) -> io::Result<Option<Piece>> {
+/// #     if channel.is_empty() { return Ok(None); }
+/// #     let (packet, length) = Packet::decode(channel).map_err(io::Error::other)?;
+/// #     let Packet::DeviceState(state) = packet else { panic!() };
+/// #     let piece = state.piece;
+/// #     *channel = &channel[length..];
+/// #     Ok(Some(piece))
+/// # }
+/// # let mut sender = vfio_migration_core::stream::multifd::Sender::new(b"nic/vfio", 0).unwrap();
+/// # let mut packet = |data: Option<&[u8]>| {
+/// #     let mut head = [0; 296];
+/// #     let length = match data {
+/// #         Some(data) => sender.data(data.len() as u32, &mut head).unwrap(),
+/// #         None => sender.config(0, &mut head).unwrap(),
+/// #     };
+/// #     [&head[..length], data.unwrap_or(&encode(Tag::EndOfState))].concat()
+/// # };
+/// # let (first, second, last) = (packet(Some(b"abc")), packet(Some(b"de")), packet(None));
+/// # let [one, other] = [[second, last].concat(), first];
+/// # let mut lines = [&one[..], &other[..]];
+///
+/// let (mut storage, mut slots, mut channels) = ([0; 4096], [Slot::default(); 4], [Channel::default(); 2]);
+/// let mut receiver = Receiver::new(&mut storage, &mut slots, &mut channels);
+/// # let mut payload = vec![];
+/// # loop {
+/// #     let mut buffer = [0; 8];
+/// #     let count = recv(&mut receiver, &mut lines, next_head, &mut buffer).unwrap();
+/// #     payload.extend_from_slice(&buffer[..count]);
+/// #     if count == 0 { break; }
+/// # }
+/// # let config = [encode(Tag::Config), encode(Tag::EndOfState)].concat();
+/// # assert_eq!(payload, [&encode_data_head(3)[..], b"abc", &encode_data_head(2), b"de", &config].concat());
+/// ```
 #[derive(Debug)]
 pub struct Receiver<'s> {
     storage: &'s mut [u8],

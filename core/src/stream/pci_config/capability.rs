@@ -313,6 +313,22 @@ mod tests {
     }
 
     #[test]
+    fn an_extended_list_that_leads_to_the_first_256_bytes_or_says_nothing_is_none() {
+        let mut bytes = [0; 4096];
+        bytes[0x100..0x108].copy_from_slice(&[0x01, 0x00, 0x42, 0x10, 0x10, 0x00, 0x01, 0x0f]);
+        let first = Ok(Capability { offset: 0x100, id: Id::Extended { id: 1, version: 2 } });
+        let second = Ok(Capability { offset: 0x104, id: Id::Extended { id: 0x10, version: 1 } });
+        let outside = Err(Broken::Outside { pointer: 0x106, got: 0xf0 });
+        let walk: Walk = Space::new(&bytes).extended_capabilities().collect();
+        assert_eq!(walk[..], [first, second, outside]);
+        for nothing in [0, u8::MAX] {
+            bytes[0x100..0x104].fill(nothing);
+            assert_eq!(Space::new(&bytes).extended_capabilities().next(), None);
+        }
+        assert_eq!(Space::new(&bytes[..256]).extended_capabilities().next(), None);
+    }
+
+    #[test]
     fn the_longest_lists_have_48_and_960_capabilities() {
         let mut bytes = [0; 4096];
         bytes[0x06] = 0x10;

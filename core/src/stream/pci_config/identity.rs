@@ -264,4 +264,33 @@ mod tests {
         assert_eq!(differs_with(0x34, 0x44), Some(0x44), "another begin");
         assert_eq!(differs_with(0x06, 0x00), Some(0x40), "no list");
     }
+
+    #[test]
+    fn another_extended_capability_is_a_difference_and_its_inside_is_none() {
+        let mut own = [0; 0x110];
+        own[..0x48].copy_from_slice(&self::own());
+        own[0x100..0x104].copy_from_slice(&[0x03, 0x00, 0x01, 0x00]);
+        let mut saved = own;
+        saved[0x104] = 0xff;
+        assert_eq!(differs(Space::new(&saved), Space::new(&own)), None);
+        saved[0x102] = 0x02;
+        let difference = differs(Space::new(&saved), Space::new(&own)).unwrap();
+        assert_eq!(difference.offset(), 0x100, "another version");
+        let missing = differs(Space::new(&own[..256]), Space::new(&own)).unwrap();
+        assert!(matches!(missing, Difference::Capability { wanted: Some(Ok(_)), got: None }), "no list");
+    }
+
+    #[test]
+    fn another_size_of_the_table_is_a_difference_and_its_flags_are_none() {
+        let mut own = [0; 0x50];
+        own[..0x48].copy_from_slice(&self::own());
+        own[0x44..].copy_from_slice(&[0x11, 0, 0x07, 0x00, 0x01, 0, 0, 0, 0x01, 0x08, 0, 0]);
+        let mut saved = own;
+        saved[0x47] = 0xc0;
+        assert_eq!(differs(Space::new(&saved), Space::new(&own)), None);
+        saved[0x46] = 0x08;
+        let difference = Difference::Vectors { offset: 0x46, wanted: 8, got: 9 };
+        assert_eq!(differs(Space::new(&saved), Space::new(&own)), Some(difference));
+        assert_eq!(difference.offset(), 0x46);
+    }
 }

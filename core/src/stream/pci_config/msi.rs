@@ -220,6 +220,14 @@ mod tests {
     }
 
     #[test]
+    fn msi_of_32_bits_with_a_mask_has_it_behind_its_data() {
+        let bytes = space(&[0x05, 0, 0x01, 0x01, 0, 0, 0xe0, 0xfe, 0x41, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0x80]);
+        let msi = Space::new(&bytes).msi().unwrap();
+        assert_eq!((msi.address, msi.data), (0xfee0_0000, 0x41));
+        assert_eq!((msi.mask, msi.pending), (Some(1), Some(0x8000_0000)));
+    }
+
+    #[test]
     fn msix_of_every_size_is_read() {
         for (low, high, enabled, masked, vectors) in [
             (0x00, 0x00, false, false, 1),

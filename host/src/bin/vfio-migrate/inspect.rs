@@ -4,18 +4,20 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use vfio_migration_core::stream::record::Tag;
+use vfio_migration_core::stream::multifd::Content;
+use vfio_migration_core::stream::record::{Tag, WORD, encode};
 use vfio_migration_host::file;
 use vfio_migration_host::link::Link;
-use vfio_migration_host::qemu::{Event, Walker};
+use vfio_migration_host::qemu::{Channel, ChannelEvent, Event, Walker};
 
 use crate::stdio;
 use crate::{Fail, IO, Outcome, STREAM, stdout_failed};
 
 mod config;
 mod json;
+mod pieces;
 mod text;
 mod totals;
 
@@ -29,7 +31,8 @@ use totals::Totals;
 Examples:
   vfio-migrate inspect card.state
   vfio-migrate inspect card.state --json | jq '.sections[].records[]'
-  vfio-migrate inspect machine.bin                      # a whole machine's stream, as QEMU's migrate file: writes it
+  vfio-migrate inspect machine.bin                 # a whole machine's stream, as QEMU's `migrate file:` writes it
+  vfio-migrate inspect main.bin --channel 1.bin 2.bin   # one with multifd, whose channels were kept in files
 
 A damaged file is shown up to its damage, and the program then ends with 4. Other devices' sections have no length; it
 stands in the description at the end. A pipe can therefore be read up to the first of them only, which also ends with 4;
@@ -37,6 +40,9 @@ a file is read to its last byte. The file of a migration with mapped-ram is not 
 pub(crate) struct Arguments {
     /// The file to read, or - for standard input
     file: PathBuf,
+    /// The other channels of a machine with multifd, which stand beside its file
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    channel: Vec<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -44,30 +50,75 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let input = stdio::input(&arguments.file, "FILE -")?;
+    let channels = arguments.channel.iter().map(|path| Ok((path, stdio::input(path, "--channel -")?)));
+    let channels = channels.collect::<Result<Vec<_>, Fail>>()?;
     let walker = Walker::open(input).map_err(|error| Fail::io(arguments.file.display(), error))?;
     let out = io::BufWriter::new(io::stdout().lock());
-    let printed = if arguments.json { print(walker, Json::new(out)) } else { print(walker, Text::new(out)) };
-    match printed.map_err(stdout_failed)? {
-        None => Ok(()),
-        Some(error) => {
+    let found = if arguments.json {
+        look(walker, channels, Json::new(out))
+    } else {
+        look(walker, channels, Text::new(out))
+    };
+    match found.map_err(stdout_failed)? {
+        Ok(()) => Ok(()),
+        Err((channel, error)) => {
             let exit = if matches!(error, file::Error::Recv { .. }) { IO } else { STREAM };
-            Err(Fail { exit, error: anyhow::anyhow!("{}: {error}", arguments.file.display()) })
+            let path = channel.unwrap_or(&arguments.file).display();
+            Err(Fail { exit, error: anyhow::anyhow!("{path}: {error}") })
         }
     }
 }
 
 /// A way to tell of a stream, thing by thing while it is read.
 trait Report {
-    /// Tells of one thing; of the configuration where it is one that ends a CONFIG record of a PCI device.
+    /// Tells of one thing in the stream; of the configuration where it ends the CONFIG record of a PCI device.
     fn event(&mut self, event: &Event<'_>, config: Option<&PciConfig>) -> io::Result<()>;
 
-    /// Tells how it ended.
-    fn end(&mut self, totals: &Totals, error: Option<&file::Error>) -> io::Result<()>;
+    /// Tells how the stream ended, at this byte.
+    fn stream_end(&mut self, offset: u64, error: Option<&file::Error>) -> io::Result<()>;
+
+    /// Begins to tell of a channel.
+    fn channel(&mut self, path: &Path) -> io::Result<()>;
+
+    /// Tells of one thing on the channel; of the configuration where it ends the packet of a PCI device's.
+    fn packet(&mut self, event: &ChannelEvent<'_>, config: Option<&PciConfig>) -> io::Result<()>;
+
+    /// Tells how the channel ended, at this byte.
+    fn channel_end(&mut self, offset: u64, error: Option<&file::Error>) -> io::Result<()>;
+
+    /// Tells the sums.
+    fn end(&mut self, totals: &Totals) -> io::Result<()>;
 }
 
-/// Walks the stream to its end or its damage, which is returned.
-fn print(mut walker: Walker<Link<OwnedFd>>, mut report: impl Report) -> io::Result<Option<file::Error>> {
-    let (mut totals, mut body) = (Totals::default(), Vec::new());
+/// What was wrong first, and with which channel if it was one.
+type Found<'a> = Result<(), (Option<&'a PathBuf>, file::Error)>;
+
+/// Reads the stream and the channels beside it, each to its end or its damage.
+fn look<'a>(
+    mut walker: Walker<Link<OwnedFd>>,
+    channels: Vec<(&'a PathBuf, OwnedFd)>,
+    mut report: impl Report,
+) -> io::Result<Found<'a>> {
+    let mut totals = Totals::default();
+    let error = stream(&mut walker, &mut totals, &mut report)?;
+    let mut found = error.map_or(Ok(()), |error| Err((None, error)));
+    for (path, input) in channels {
+        let channel = Channel::open(input, walker.page_size());
+        let error = look_at_channel(path, channel, &mut totals, &mut report)?;
+        found = found.and(error.map_or(Ok(()), |error| Err((Some(path), error))));
+    }
+    found = found.and_then(|()| totals.check_pieces().map_err(|error| (None, error)));
+    totals.end(found.is_ok());
+    report.end(&totals)?;
+    Ok(found)
+}
+
+fn stream(
+    walker: &mut Walker<Link<OwnedFd>>,
+    totals: &mut Totals,
+    report: &mut impl Report,
+) -> io::Result<Option<file::Error>> {
+    let mut body = Vec::new();
     let error = loop {
         match walker.next() {
             Ok(Some(event)) => {
@@ -76,14 +127,35 @@ fn print(mut walker: Walker<Link<OwnedFd>>, mut report: impl Report) -> io::Resu
                 report.event(&event, config.as_ref())?;
             }
             Ok(None) => break None,
-            Err(error) => {
-                totals.unfinished(&walker);
-                break Some(error);
-            }
+            Err(error) => break Some(error),
         }
     };
-    totals.end(walker.offset(), error.is_none());
-    report.end(&totals, error.as_ref())?;
+    totals.stream_end(walker);
+    report.stream_end(walker.offset(), error.as_ref())?;
+    Ok(error)
+}
+
+fn look_at_channel(
+    path: &Path,
+    mut channel: Channel<Link<OwnedFd>>,
+    totals: &mut Totals,
+    report: &mut impl Report,
+) -> io::Result<Option<file::Error>> {
+    report.channel(path)?;
+    let mut body = Vec::new();
+    let error = loop {
+        match channel.next() {
+            Ok(Some(event)) => {
+                let config = config_on(&event, &mut body);
+                totals.count_packet(&event);
+                report.packet(&event, config.as_ref())?;
+            }
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        }
+    };
+    totals.channel_end(channel.offset());
+    report.channel_end(channel.offset(), error.as_ref())?;
     Ok(error)
 }
 
@@ -94,5 +166,18 @@ fn config_in(event: &Event<'_>, body: &mut Vec<u8>) -> Option<PciConfig> {
         body.extend_from_slice(bytes);
     }
     record.as_ref()?;
-    PciConfig::decode(&std::mem::take(body))
+    let record = std::mem::take(body);
+    PciConfig::decode(&[record.get(WORD..)?, &encode(Tag::EndOfState)].concat())
+}
+
+/// Gathers the bytes of a packet with a configuration in `body`, and decodes them when they are whole.
+fn config_on(event: &ChannelEvent<'_>, body: &mut Vec<u8>) -> Option<PciConfig> {
+    let ChannelEvent::Bytes { packet, bytes, last } = event else { return None };
+    if packet.content != Content::Config {
+        return None;
+    }
+    if body.len() <= config::RECORD_MAX {
+        body.extend_from_slice(bytes);
+    }
+    if *last { PciConfig::decode(&std::mem::take(body)) } else { None }
 }

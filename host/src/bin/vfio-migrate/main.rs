@@ -18,6 +18,7 @@ mod bench;
 mod conform;
 mod demo;
 mod dry_run;
+mod extract;
 mod inspect;
 mod load;
 mod r#move;
@@ -65,6 +66,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Shows what a file holds, record by record, up to its damage if it has any.
     Inspect(inspect::Arguments),
+    /// Takes a device's state out of the stream of a whole machine that QEMU wrote, into a file that `load` takes.
+    Extract(extract::Arguments),
     /// Tries the rules of VFIO migration on a device and its driver. The device loses its content.
     Conform(conform::Arguments),
 }
@@ -78,6 +81,7 @@ Examples:
   vfio-migrate save sim:seed=7 -o - | vfio-migrate load sim: -i -
   vfio-migrate move 0000:3b:00.2 0000:3b:00.3 --precopy -v
   vfio-migrate inspect card.state --json
+  vfio-migrate load 0000:3b:00.2 --input vm.stream --section 0000:00:02.0/vfio
 
 vfio-pci, and every driver built on it, resets a PCI function when it is opened first and closed last: what has the
 state is the open file descriptor. To save the live state of a PCI device, run `save fd:N` in the process that holds
@@ -121,6 +125,7 @@ fn main() -> ExitCode {
         Command::Move(arguments) => r#move::run(&arguments, &trace),
         Command::Recover(arguments) => recover::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Extract(arguments) => extract::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Conform(arguments) => conform::run(&arguments, &trace),
     };
@@ -151,20 +156,20 @@ impl Fail {
     /// A failed transfer from or to `stream`: the signal where one was asked for, else whoever refused.
     fn transfer(error: Error, stream: &Path, interrupt: &Interrupt) -> Self {
         if let Some(signal) = interrupt.asked().filter(|_| error.reason.is_interrupt()) {
-            let exit = u8::try_from(128 + signal).unwrap_or(u8::MAX);
-            return Self {
-                exit,
-                error: anyhow::anyhow!("ended by signal {signal}{}", error.where_devices_are()),
-            };
+            return Self::signal(signal, &error.where_devices_are());
         }
         Self::refused(error.reason.refused(), error.into(), stream)
     }
 
+    /// The end that a signal asked for, and where it leaves the devices.
+    fn signal(signal: usize, left: &str) -> Self {
+        let exit = u8::try_from(128 + signal).unwrap_or(u8::MAX);
+        Self { exit, error: anyhow::anyhow!("ended by signal {signal}{left}") }
+    }
+
     /// A stream that was refused before anything was done.
     fn reason(reason: Reason, stream: &Path, interrupt: &Interrupt) -> Self {
-        let (devices, at) = (Vec::new(), None);
-        let error = Error { reason, at, devices, stream_is_whole: false, handed_over: false };
-        Self::transfer(error, stream, interrupt)
+        Self::transfer(Error::of_nothing(reason), stream, interrupt)
     }
 
     fn refused(refused: Refused, error: anyhow::Error, stream: &Path) -> Self {

@@ -11,7 +11,9 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::Fail;
+use vfio_migration_host::interrupt::Interrupt;
+
+use crate::{Fail, interrupt_on_signals, stdio};
 
 /// An output under way. Dropping it without [`Output::keep`] leaves no file.
 pub(crate) struct Output {
@@ -24,13 +26,25 @@ pub(crate) struct Output {
 impl Output {
     /// What exists at `path` and is no regular file (a pipe, `/dev/null`): it is written as it is. Opening a pipe waits
     /// for its reader.
-    pub(crate) fn existing(path: &Path) -> Result<Option<Self>, Fail> {
+    fn existing(path: &Path) -> Result<Option<Self>, Fail> {
         if !fs::metadata(path).is_ok_and(|existing| !existing.is_file()) {
             return Ok(None);
         }
         let file =
             OpenOptions::new().write(true).open(path).map_err(|error| Fail::io(path.display(), error))?;
         Ok(Some(Self::of(file.into())))
+    }
+
+    /// The output that a user calls `path`: standard output for `-`, what is there and is no regular file, or a file that
+    /// begins here. From when a file of ours is there, signals end the program through this one's drop.
+    pub(crate) fn open(path: &Path, interrupt: &Interrupt) -> Result<Self, Fail> {
+        let open = if path.as_os_str() == "-" {
+            Some(Self::of(stdio::output("--output -")?))
+        } else {
+            Self::existing(path)?
+        };
+        interrupt_on_signals(interrupt)?;
+        open.map_or_else(|| Self::begin(path), Ok)
     }
 
     /// Begins a file that will be called `path`, or what `path` links to. A new file is its owner's alone: a device's

@@ -36,6 +36,11 @@ impl Progress {
         }
     }
 
+    /// Shows that `bytes` are done in all.
+    pub(crate) fn at(&self, bytes: u64) {
+        self.bar.set_position(bytes);
+    }
+
     /// Takes the bar away and returns how long it took.
     pub(crate) fn finish(&self) -> Duration {
         self.bar.finish_and_clear();

@@ -16,10 +16,10 @@ use vfio_migration_host::transfer::{self, PreCopy, Report, Save};
 use crate::output::Output;
 use crate::precopy::PreCopyArguments;
 use crate::progress::{Progress, amount, stood_still};
-use crate::stdio::{self, say};
+use crate::stdio::say;
 use crate::target::Target;
 use crate::trace::TraceArguments;
-use crate::{Fail, Outcome, dry_run, interrupt_on_signals, new_buffer, new_interrupt, parse_size};
+use crate::{Fail, Outcome, dry_run, new_buffer, new_interrupt, parse_size};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -174,8 +174,7 @@ fn check_qemu_ids(paths: &[String], devices: usize) -> Outcome {
     )))
 }
 
-/// Opens the output; in a dry run only looks whether a file could be made. From when a file of ours is there, signals
-/// end the program through [`Output`]'s drop.
+/// Opens the output; in a dry run only looks whether a file could be made.
 fn output(arguments: &Arguments, interrupt: &Interrupt) -> Result<Option<Output>, Fail> {
     if arguments.dry_run {
         let is_special = std::fs::metadata(&arguments.output).is_ok_and(|existing| !existing.is_file());
@@ -184,11 +183,5 @@ fn output(arguments: &Arguments, interrupt: &Interrupt) -> Result<Option<Output>
         }
         return Ok(None);
     }
-    let open = if arguments.output.as_os_str() == "-" {
-        Some(Output::of(stdio::output("--output -")?))
-    } else {
-        Output::existing(&arguments.output)?
-    };
-    interrupt_on_signals(interrupt)?;
-    open.map_or_else(|| Output::begin(&arguments.output), Ok).map(Some)
+    Output::open(&arguments.output, interrupt).map(Some)
 }

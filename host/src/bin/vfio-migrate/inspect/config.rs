@@ -9,7 +9,7 @@ use vfio_migration_core::stream::pci_config::find::{Finder, Found, Progress};
 use vfio_migration_core::stream::pci_config::msi::Msix;
 use vfio_migration_core::stream::pci_config::space::Space;
 use vfio_migration_core::stream::pci_config::{BODY_MAX, Body};
-use vfio_migration_core::stream::record::{self, Tag, WORD};
+use vfio_migration_core::stream::record::WORD;
 
 /// The longest CONFIG record that can be decoded, with its tag.
 pub(super) const RECORD_MAX: usize = WORD + BODY_MAX;
@@ -73,11 +73,10 @@ struct Display {
 }
 
 impl PciConfig {
-    /// Decodes a whole CONFIG record, its tag first; nothing where it is not a PCI device's.
-    pub(super) fn decode(record: &[u8]) -> Option<Self> {
-        let body = record.get(WORD..)?;
-        let bytes = [body, &record::encode(Tag::EndOfState)].concat();
-        let (body, _) = Body::decode(found(&bytes, body.len())?.layout, &bytes).ok()?;
+    /// Decodes the body of a CONFIG record with the END_OF_STATE behind it; nothing where it is not a PCI device's.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let length = bytes.len().checked_sub(WORD)?;
+        let (body, _) = Body::decode(found(bytes, length)?.layout, bytes).ok()?;
         Some(Self::new(&body))
     }
 

@@ -4,11 +4,15 @@
 //! commands, of which there are a few, are kept for the object's end.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use vfio_migration_core::stream::multifd::Content;
 use vfio_migration_host::file;
-use vfio_migration_host::qemu::{Block, Contents, Event, Pages, RamEntries, Section, command_name};
+use vfio_migration_host::qemu::{
+    Block, ChannelEvent, Contents, Event, Pages, RamEntries, Section, command_name,
+};
 
 use super::Report;
 use super::config::PciConfig;
@@ -22,6 +26,8 @@ pub(super) struct Json<W> {
     end: Option<u64>,
     description: Value,
     config: Option<Value>,
+    /// The number of the channel that is told.
+    id: Option<u8>,
 }
 
 /// How far the object is written.
@@ -46,6 +52,7 @@ impl<W: Write> Json<W> {
             end: None,
             description: Value::Null,
             config: None,
+            id: None,
         }
     }
 
@@ -144,14 +151,14 @@ impl<W: Write> Report for Json<W> {
         }
     }
 
-    fn end(&mut self, totals: &Totals, error: Option<&file::Error>) -> io::Result<()> {
+    fn stream_end(&mut self, offset: u64, error: Option<&file::Error>) -> io::Result<()> {
         if self.place == Place::Nothing {
             self.begin(Value::Null, Value::Null)?;
         }
         if matches!(self.place, Place::Records { .. }) {
             self.section_end(None, None)?;
         }
-        let told = |error: &file::Error| json!({ "at": error.offset().unwrap_or(totals.stream_bytes), "message": error.to_string() });
+        let told = |error: &file::Error| ended(offset, error);
         let (stopped, damage) = match error {
             Some(error @ file::Error::Unwalkable { .. }) => (told(error), Value::Null),
             error => (Value::Null, error.map_or(Value::Null, told)),
@@ -160,7 +167,6 @@ impl<W: Write> Report for Json<W> {
             ("commands", std::mem::take(&mut self.commands).into()),
             ("end", self.end.into()),
             ("description", self.description.take()),
-            ("totals", serde_json::to_value(totals)?),
             ("stopped", stopped),
             ("damage", damage),
         ];
@@ -168,9 +174,60 @@ impl<W: Write> Report for Json<W> {
         for (name, value) in fields {
             write!(self.out, ",\n  \"{name}\": {value}")?;
         }
-        self.out.write_all(b"\n}\n")?;
+        self.out.write_all(b",\n  \"channels\": [")?;
+        self.place = Place::Sections { any: false };
+        Ok(())
+    }
+
+    fn channel(&mut self, path: &Path) -> io::Result<()> {
+        let comma = if self.place == (Place::Sections { any: true }) { "," } else { "" };
+        self.place = Place::Records { any: false };
+        let path = Value::from(path.to_string_lossy());
+        write!(self.out, "{comma}\n    {{\"channel\": {path}, \"packets\": [")
+    }
+
+    fn packet(&mut self, event: &ChannelEvent<'_>, config: Option<&PciConfig>) -> io::Result<()> {
+        match event {
+            ChannelEvent::Init(init) => {
+                self.id = Some(init.id);
+                Ok(())
+            }
+            ChannelEvent::Memory(packet) => self.record(&json!({
+                "packet": "memory", "at": packet.offset, "bytes": packet.length, "pages": packet.normal_pages,
+                "zero_pages": packet.zero_pages, "sync": packet.sync, "block": packet.block,
+            })),
+            ChannelEvent::State(packet) => {
+                let content = match packet.content {
+                    Content::Data => "DATA",
+                    Content::Config => "CONFIG",
+                };
+                self.record(&json!({
+                    "packet": content, "at": packet.offset, "bytes": packet.length, "data_bytes": packet.bytes,
+                    "idstr": packet.idstr, "instance": packet.instance, "index": packet.index,
+                }))
+            }
+            ChannelEvent::Bytes { .. } => match config {
+                Some(config) => self.record(&json!({ "config": config })),
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn channel_end(&mut self, offset: u64, error: Option<&file::Error>) -> io::Result<()> {
+        self.place = Place::Sections { any: true };
+        let damage = error.map_or(Value::Null, |error| ended(offset, error));
+        let id = Value::from(self.id.take());
+        write!(self.out, "], \"id\": {id}, \"channel_bytes\": {offset}, \"damage\": {damage}}}")
+    }
+
+    fn end(&mut self, totals: &Totals) -> io::Result<()> {
+        write!(self.out, "\n  ],\n  \"totals\": {}\n}}\n", serde_json::to_string(totals)?)?;
         self.out.flush()
     }
+}
+
+fn ended(offset: u64, error: &file::Error) -> Value {
+    json!({ "at": error.offset().unwrap_or(offset), "message": error.to_string() })
 }
 
 /// A record, with the keys by which other programs find it.

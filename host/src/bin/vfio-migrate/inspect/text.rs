@@ -3,26 +3,32 @@
 //! Deliberately absent: colour and width. The lines are made for `grep` and `less`.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use indicatif::BinaryBytes;
+use vfio_migration_core::stream::multifd::{Content, INIT};
 use vfio_migration_host::file;
 use vfio_migration_host::qemu::{
-    Configuration, Contents, Event, Kind, Pages, RamEntries, Section, command_name,
+    ChannelEvent, Configuration, Contents, Event, Kind, MemoryPacket, Pages, RamEntries, Section,
+    StatePacket, command_name,
 };
 
 use super::Report;
 use super::config::PciConfig;
-use super::totals::Totals;
+use super::pieces::OnChannels;
+use super::totals::{Channels, Totals};
 
 /// The lines, written to `out`.
 pub(super) struct Text<W> {
     out: W,
     began: bool,
+    /// The packets of memory that were not told yet.
+    memory: Memory,
 }
 
 impl<W: Write> Text<W> {
-    pub(super) const fn new(out: W) -> Self {
-        Self { out, began: false }
+    pub(super) fn new(out: W) -> Self {
+        Self { out, began: false, memory: Memory::default() }
     }
 
     fn line(&mut self, offset: u64, length: u64, what: &str) -> io::Result<()> {
@@ -88,6 +94,25 @@ impl<W: Write> Text<W> {
         self.line(*footer, 5, "  footer")
     }
 
+    /// Tells of the packets of memory that came in a row.
+    fn memory(&mut self) -> io::Result<()> {
+        let Memory { offset, length, packets, normal, zero, syncs } = std::mem::take(&mut self.memory);
+        if packets == 0 {
+            return Ok(());
+        }
+        let what = format!("{packets} packets of memory, {normal} pages, {zero} zero pages, {syncs} SYNC");
+        self.line(offset, length, &what)
+    }
+
+    fn error(&mut self, offset: u64, error: Option<&file::Error>) -> io::Result<()> {
+        let Some(error) = error else { return Ok(()) };
+        let what = match error {
+            file::Error::Unwalkable { .. } => "not read any further",
+            _ => "damaged or unknown",
+        };
+        writeln!(self.out, "{:>12} {:>12}  {what}: {error}", error.offset().unwrap_or(offset), "-")
+    }
+
     fn totals(&mut self, totals: &Totals) -> io::Result<()> {
         let out = &mut self.out;
         writeln!(
@@ -113,6 +138,21 @@ impl<W: Write> Text<W> {
         for phase in &totals.phases {
             let (sections, bytes, data) = (phase.sections, phase.bytes, phase.data_bytes);
             writeln!(out, "{:<34} {sections:>8} {bytes:>12} {data:>12}", phase.phase)?;
+        }
+        if totals.channels.files > 0 {
+            let Channels { files, bytes, memory_bytes, pages, state_bytes } = totals.channels;
+            writeln!(
+                out,
+                "\n{files} channels, {bytes} bytes: {memory_bytes} of {pages} pages of memory, {state_bytes} of devices"
+            )?;
+        }
+        for device in &totals.multifd {
+            let OnChannels { idstr, pieces, data_bytes, whole, .. } = device;
+            let (idstr, whole) = (idstr.escape_debug(), if *whole { "whole" } else { "not whole" });
+            writeln!(
+                out,
+                "'{idstr}' on the channels: {data_bytes} bytes of data in {pieces} packets, {whole}"
+            )?;
         }
         let Totals { stream_bytes, data_bytes, data_records, .. } = totals;
         writeln!(
@@ -156,18 +196,72 @@ impl<W: Write> Report for Text<W> {
         }
     }
 
-    fn end(&mut self, totals: &Totals, error: Option<&file::Error>) -> io::Result<()> {
+    fn stream_end(&mut self, offset: u64, error: Option<&file::Error>) -> io::Result<()> {
         self.head()?;
-        if let Some(error) = error {
-            let at = error.offset().unwrap_or(totals.stream_bytes);
-            let what = match error {
-                file::Error::Unwalkable { .. } => "not read any further",
-                _ => "damaged or unknown",
-            };
-            writeln!(self.out, "{at:>12} {:>12}  {what}: {error}", "-")?;
+        self.error(offset, error)
+    }
+
+    fn channel(&mut self, path: &Path) -> io::Result<()> {
+        writeln!(self.out, "\nchannel {}", path.display())?;
+        self.began = false;
+        self.head()
+    }
+
+    fn packet(&mut self, event: &ChannelEvent<'_>, config: Option<&PciConfig>) -> io::Result<()> {
+        match event {
+            ChannelEvent::Init(init) => self.line(0, INIT as u64, &format!("begin of channel {}", init.id)),
+            ChannelEvent::Memory(packet) => {
+                self.memory.take(packet);
+                Ok(())
+            }
+            ChannelEvent::State(packet) => {
+                self.memory()?;
+                let StatePacket { offset, length, idstr, index, content, .. } = packet;
+                let what = match content {
+                    Content::Data => "DATA",
+                    Content::Config => "CONFIG",
+                };
+                self.line(*offset, *length, &format!("packet {index} of '{}', {what}", idstr.escape_debug()))
+            }
+            ChannelEvent::Bytes { .. } => {
+                let lines = config.map(PciConfig::lines).unwrap_or_default();
+                lines.iter().try_for_each(|line| self.more(&format!("    {line}")))
+            }
         }
+    }
+
+    fn channel_end(&mut self, offset: u64, error: Option<&file::Error>) -> io::Result<()> {
+        self.memory()?;
+        self.error(offset, error)
+    }
+
+    fn end(&mut self, totals: &Totals) -> io::Result<()> {
         self.totals(totals)?;
         self.out.flush()
+    }
+}
+
+/// Packets of memory in a row.
+#[derive(Default)]
+struct Memory {
+    offset: u64,
+    length: u64,
+    packets: u64,
+    normal: u64,
+    zero: u64,
+    syncs: u64,
+}
+
+impl Memory {
+    fn take(&mut self, packet: &MemoryPacket) {
+        if self.length == 0 {
+            self.offset = packet.offset;
+        }
+        self.length += packet.length;
+        self.packets += 1;
+        self.normal += u64::from(packet.normal_pages);
+        self.zero += u64::from(packet.zero_pages);
+        self.syncs += u64::from(packet.sync);
     }
 }
 

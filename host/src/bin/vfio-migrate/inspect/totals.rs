@@ -6,7 +6,10 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 use vfio_migration_core::session::drive::Transport;
-use vfio_migration_host::qemu::{Contents, Event, Phase, Section, Walker};
+use vfio_migration_host::file;
+use vfio_migration_host::qemu::{ChannelEvent, Contents, Event, Phase, Section, Walker};
+
+use super::pieces::{OnChannels, Pieces};
 
 /// The sums.
 #[derive(Default, Serialize)]
@@ -20,10 +23,27 @@ pub(super) struct Totals {
     /// By name and instance, in the order in which they came.
     pub(super) devices: Vec<Device>,
     pub(super) phases: Vec<InPhase>,
+    /// Of the channels beside the stream.
+    pub(super) channels: Channels,
+    /// By device, what the channels hold of its state.
+    pub(super) multifd: Vec<OnChannels>,
     #[serde(skip)]
     places: HashMap<(String, u32), usize>,
     #[serde(skip)]
     bytes_by_phase: [InPhase; Phase::ALL.len()],
+    #[serde(skip)]
+    pieces: Pieces,
+}
+
+/// The sums of all channels.
+#[derive(Default, Serialize)]
+pub(super) struct Channels {
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+    pub(super) memory_bytes: u64,
+    pub(super) pages: u64,
+    /// Of packets of devices' state, with their heads.
+    pub(super) state_bytes: u64,
 }
 
 /// The sums of one device, or of memory.
@@ -72,16 +92,47 @@ impl Totals {
         }
     }
 
-    /// Counts what was read of a section in which the walk ended.
-    pub(super) fn unfinished(&mut self, walker: &Walker<impl Transport>) {
+    /// Notes where the stream ended, and counts what was read of a section within which it did.
+    pub(super) fn stream_end(&mut self, walker: &Walker<impl Transport>) {
+        self.stream_bytes = walker.offset();
         if let Some((section, contents)) = walker.under_way() {
             self.section(section, walker.offset(), contents);
         }
     }
 
-    /// Notes how the walk ended.
-    pub(super) fn end(&mut self, stream_bytes: u64, intact: bool) {
-        (self.stream_bytes, self.intact) = (stream_bytes, intact);
+    /// Counts what stands on a channel.
+    pub(super) fn count_packet(&mut self, event: &ChannelEvent<'_>) {
+        match event {
+            ChannelEvent::Init(_) => {}
+            ChannelEvent::Memory(packet) => {
+                self.channels.memory_bytes += packet.length;
+                self.channels.pages += u64::from(packet.normal_pages) + u64::from(packet.zero_pages);
+            }
+            ChannelEvent::State(_) => {}
+            ChannelEvent::Bytes { packet, last, .. } => {
+                if *last {
+                    self.channels.state_bytes += packet.length;
+                    self.pieces.take(packet);
+                }
+            }
+        }
+    }
+
+    /// Notes where a channel ended.
+    pub(super) fn channel_end(&mut self, offset: u64) {
+        self.channels.files += 1;
+        self.channels.bytes += offset;
+    }
+
+    /// Checks that the channels hold each device's state whole.
+    pub(super) fn check_pieces(&self) -> Result<(), file::Error> {
+        self.pieces.check()
+    }
+
+    /// Ends the sums; `intact` says whether nothing was wrong.
+    pub(super) fn end(&mut self, intact: bool) {
+        self.intact = intact;
+        self.multifd = self.pieces.sums();
         let phases = Phase::ALL.iter().zip(self.bytes_by_phase);
         self.phases = phases
             .map(|(phase, sums)| InPhase { phase: phase.name(), ..sums })

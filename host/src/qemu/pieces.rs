@@ -1,0 +1,120 @@
+//! The state of one device on the channels of multifd, as the payload that a stream without multifd has in its place.
+//!
+//! Deliberately absent: waiting. Channels are files, so each is read when its turn comes.
+
+use std::fs::File;
+
+use vfio_migration_core::stream::multifd::{self, Misuse, Piece, Receiver, Refused, Slot, Wanted};
+
+use super::{Channel, ChannelEvent};
+use crate::file;
+use crate::link::Link;
+
+/// Why the channels do not give a device's state.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelsError {
+    /// A channel can't be read, or is damaged.
+    #[error("channel {channel}: {error}")]
+    Channel {
+        /// Which channel, from 0.
+        channel: usize,
+        /// What is wrong with it; offsets count from the channel's first byte.
+        error: file::Error,
+    },
+    /// The packets of the device are not its whole state.
+    #[error("{0}")]
+    Pieces(Refused),
+    /// The receiver was told what it had not asked for, which is a mistake here and not in the channels.
+    #[error("{0}")]
+    Misuse(Misuse),
+}
+
+/// The channels, for one device.
+pub(super) struct Pieces<'f> {
+    channels: Vec<Channel<Link<&'f File>>>,
+    name: &'f str,
+    instance: u32,
+}
+
+impl<'f> Pieces<'f> {
+    /// The packets of the device whose section has this name and instance, in a machine with pages of `page_size` bytes.
+    /// Each file is read from its present position on.
+    pub(super) fn new(files: &'f [File], name: &'f str, instance: u32, page_size: u64) -> Self {
+        let channels = files.iter().map(|file| Channel::open(file, page_size)).collect();
+        Self { channels, name, instance }
+    }
+
+    /// Gives the payload to `sink`: a record's head at once, a configuration with the END_OF_STATE behind it at once, data
+    /// in pieces.
+    ///
+    /// # Errors
+    /// [`ChannelsError`], or what `sink` says.
+    pub(super) fn payload<E: From<ChannelsError>>(
+        &mut self,
+        mut sink: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut storage = vec![0; SLOTS * SLOT];
+        let mut slots = [Slot::default(); SLOTS];
+        let mut channels = vec![multifd::Channel::default(); self.channels.len()];
+        let mut receiver = Receiver::new(&mut storage, &mut slots, &mut channels);
+        loop {
+            let answered = match receiver.poll().map_err(ChannelsError::Pieces)? {
+                Wanted::Head { channel } => match self.head(channel)? {
+                    Some(piece) => receiver.head(channel, piece),
+                    None => receiver.closed(channel),
+                },
+                Wanted::Keep { channel, room } => {
+                    let bytes = self.bytes(channel)?;
+                    let count = bytes.len().min(room.len());
+                    room[..count].copy_from_slice(&bytes[..count]);
+                    receiver.took(count)
+                }
+                Wanted::Give(bytes) => {
+                    sink(bytes)?;
+                    let count = bytes.len();
+                    receiver.took(count)
+                }
+                Wanted::Pass { channel, .. } => {
+                    let bytes = self.bytes(channel)?;
+                    sink(bytes)?;
+                    receiver.took(bytes.len())
+                }
+                // No channel is ever said to be idle.
+                Wanted::Wait | Wanted::Nothing => return Ok(()),
+            };
+            answered.map_err(ChannelsError::Misuse)?;
+        }
+    }
+
+    /// The next packet of the device on a channel, or nothing at the channel's end.
+    fn head(&mut self, channel: usize) -> Result<Option<Piece>, ChannelsError> {
+        let (name, instance) = (self.name, self.instance);
+        loop {
+            match self.next(channel)? {
+                Some(ChannelEvent::State(packet)) if packet.idstr == name && packet.instance == instance => {
+                    let (index, content, length) = (packet.index, packet.content, packet.bytes);
+                    return Ok(Some(Piece { index, content, length }));
+                }
+                Some(_) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The next bytes of the packet that a channel is in.
+    fn bytes(&mut self, channel: usize) -> Result<&[u8], ChannelsError> {
+        match self.next(channel)? {
+            Some(ChannelEvent::Bytes { bytes, .. }) => Ok(bytes),
+            _ => Err(ChannelsError::Misuse(Misuse::WrongDone)),
+        }
+    }
+
+    fn next(&mut self, channel: usize) -> Result<Option<ChannelEvent<'_>>, ChannelsError> {
+        self.channels[channel].next().map_err(|error| ChannelsError::Channel { channel, error })
+    }
+}
+
+/// Packets that can be kept while an earlier one is missing.
+const SLOTS: usize = 8;
+/// The bytes of each: what QEMU reads from a device at once.
+const SLOT: usize = 1 << 20;
