@@ -1,24 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The module: a parent in mdev of any number of devices, and what a VMM does with a device but for
- * its migration.
+ * What a VMM does with a device, but for its migration.
  *
  * Region 0 has registers of 64 bits: 0x00 "MIGTEST", 0x08 the content's size, 0x10 its checksum,
  * 0x18 the seed that fills it when it is written, 0x20 a reset as a guest's FLR when anything is
- * written, 0x28 the number of such resets. Region 1 is the content. A reset of either kind leaves
- * it all zeros, as real hardware loses what it had.
+ * written, 0x28 the number of such resets, 0x30 an interrupt of the vector that is written. Region 1
+ * is the content, but of a PCI function: that has its content behind its registers alone. A reset of
+ * either kind leaves it all zeros, as real hardware loses what it had.
  *
- * Deliberately absent: interrupts and memory mapping. The device has no guest.
+ * Deliberately absent: memory mapping. Every access comes through here, and can be counted on.
  */
-#include <linux/device.h>
-#include <linux/mdev.h>
-#include <linux/module.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 
 #include "migtest.h"
 
-#define MT_DEVICES 64
 #define MT_SIZE_AT_FIRST 20000
 #define MT_SEED_AT_FIRST 1
 
@@ -34,6 +30,7 @@ enum mt_register {
 	MT_REG_SEED = 0x18,
 	MT_REG_FLR = 0x20,
 	MT_REG_FLRS = 0x28,
+	MT_REG_RAISE = 0x30,
 };
 
 static struct migtest *to_migtest(struct vfio_device *vdev)
@@ -65,6 +62,8 @@ static void register_write(struct migtest *mt, u64 at, u64 value)
 		mt_content_fill(mt, value);
 	if (at == MT_REG_FLR)
 		mt_flr(mt);
+	if (at == MT_REG_RAISE)
+		mt_pci_raise(mt, value);
 }
 
 /* Reads or writes the one register that a transfer has to be. */
@@ -122,15 +121,30 @@ static ssize_t content(struct migtest *mt, char __user *out, const char __user *
 	return done ? done : piece;
 }
 
+static ssize_t of_function(struct migtest *mt, char __user *out, const char __user *in,
+			   size_t count, u32 index, u64 at)
+{
+	ssize_t done;
+
+	if (mutex_lock_interruptible(&mt->lock))
+		return -ERESTARTSYS;
+	done = mt_pci_region(mt, out, in, count, index, at);
+	mutex_unlock(&mt->lock);
+	return done;
+}
+
 static ssize_t region(struct migtest *mt, char __user *out, const char __user *in, size_t count,
 		      loff_t *position)
 {
 	u64 at = *position & MT_REGION_MASK;
+	u32 index = *position >> MT_REGION_SHIFT;
 	ssize_t done = -EINVAL;
 
-	if (*position >> MT_REGION_SHIFT == 0)
+	if (!index)
 		done = registers(mt, out, in, count, at);
-	if (*position >> MT_REGION_SHIFT == 1)
+	else if (mt_is_pci(mt))
+		done = of_function(mt, out, in, count, index, at);
+	else if (index == 1)
 		done = content(mt, out, in, count, at);
 	if (done > 0)
 		*position += done;
@@ -149,6 +163,18 @@ static ssize_t vdev_write(struct vfio_device *vdev, const char __user *buffer, s
 	return region(to_migtest(vdev), NULL, buffer, count, position);
 }
 
+static u32 regions_of(const struct migtest *mt)
+{
+	return mt_is_pci(mt) ? VFIO_PCI_NUM_REGIONS : MT_REGIONS;
+}
+
+static u64 region_size(const struct migtest *mt, u32 index)
+{
+	if (mt_is_pci(mt))
+		return mt_pci_region_size(mt, index);
+	return index ? READ_ONCE(mt->size) : MT_REGISTERS;
+}
+
 static long device_info(struct migtest *mt, void __user *argument)
 {
 	size_t least = offsetofend(struct vfio_device_info, num_irqs);
@@ -158,9 +184,10 @@ static long device_info(struct migtest *mt, void __user *argument)
 		return -EFAULT;
 	if (info.argsz < least)
 		return -EINVAL;
-	info.flags = VFIO_DEVICE_FLAGS_PLATFORM | (mt_v(mt, hides_reset) ? 0 : VFIO_DEVICE_FLAGS_RESET);
-	info.num_regions = MT_REGIONS;
-	info.num_irqs = 0;
+	info.flags = mt_is_pci(mt) ? VFIO_DEVICE_FLAGS_PCI : VFIO_DEVICE_FLAGS_PLATFORM;
+	info.flags |= mt_v(mt, hides_reset) ? 0 : VFIO_DEVICE_FLAGS_RESET;
+	info.num_regions = regions_of(mt);
+	info.num_irqs = mt_is_pci(mt) ? VFIO_PCI_NUM_IRQS : 0;
 	return copy_to_user(argument, &info, least) ? -EFAULT : 0;
 }
 
@@ -171,11 +198,11 @@ static long region_info(struct migtest *mt, void __user *argument)
 
 	if (copy_from_user(&info, argument, least))
 		return -EFAULT;
-	if (info.argsz < least || info.index >= MT_REGIONS)
+	if (info.argsz < least || info.index >= regions_of(mt))
 		return -EINVAL;
 	info.flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
 	info.cap_offset = 0;
-	info.size = info.index ? READ_ONCE(mt->size) : MT_REGISTERS;
+	info.size = region_size(mt, info.index);
 	info.offset = (u64)info.index << MT_REGION_SHIFT;
 	return copy_to_user(argument, &info, least) ? -EFAULT : 0;
 }
@@ -190,8 +217,9 @@ static long vdev_ioctl(struct vfio_device *vdev, unsigned int command, unsigned 
 	case VFIO_DEVICE_GET_REGION_INFO:
 		return region_info(mt, (void __user *)argument);
 	case VFIO_DEVICE_GET_IRQ_INFO:
+		return mt_is_pci(mt) ? mt_pci_irq_info((void __user *)argument) : -EINVAL;
 	case VFIO_DEVICE_SET_IRQS:
-		return -EINVAL;
+		return mt_is_pci(mt) ? mt_pci_set_irqs(mt, (void __user *)argument) : -EINVAL;
 	case VFIO_DEVICE_RESET:
 		return mt_reset_ioctl(mt);
 	default:
@@ -222,6 +250,7 @@ static void vdev_close(struct vfio_device *vdev)
 	mt->opens--;
 	mt_sessions_end(mt);
 	mt_log_end(&mt->log);
+	mt_pci_disarm(mt);
 	if (mt->knobs.reset_on_open)
 		mt_reset(mt);
 	mutex_unlock(&mt->lock);
@@ -255,7 +284,7 @@ static void vdev_release(struct vfio_device *vdev)
 	mutex_destroy(&mt->lock);
 }
 
-static const struct vfio_device_ops device_ops = {
+const struct vfio_device_ops mt_device_ops = {
 	.name = "migtest",
 	.init = vdev_init,
 	.release = vdev_release,
@@ -270,88 +299,3 @@ static const struct vfio_device_ops device_ops = {
 	.attach_ioas = vfio_iommufd_emulated_attach_ioas,
 	.detach_ioas = vfio_iommufd_emulated_detach_ioas,
 };
-
-static int parent_probe(struct mdev_device *mdev)
-{
-	struct migtest *mt = vfio_alloc_device(migtest, vdev, &mdev->dev, &device_ops);
-	int result;
-
-	if (IS_ERR(mt))
-		return PTR_ERR(mt);
-	dev_set_drvdata(&mdev->dev, mt);
-	result = vfio_register_emulated_iommu_dev(&mt->vdev);
-	if (result)
-		vfio_put_device(&mt->vdev);
-	return result;
-}
-
-/* A data fd that is still open keeps the device's memory, but not its content. */
-static void parent_remove(struct mdev_device *mdev)
-{
-	struct migtest *mt = dev_get_drvdata(&mdev->dev);
-
-	vfio_unregister_group_dev(&mt->vdev);
-	cancel_delayed_work_sync(&mt->tick);
-	mutex_lock(&mt->lock);
-	mt_content_free(mt);
-	mutex_unlock(&mt->lock);
-	vfio_put_device(&mt->vdev);
-}
-
-static struct mdev_driver driver = {
-	.device_api = VFIO_DEVICE_API_PLATFORM_STRING,
-	.max_instances = MT_DEVICES,
-	.probe = parent_probe,
-	.remove = parent_remove,
-	.driver = {
-		.name = "migtest",
-		.owner = THIS_MODULE,
-		.mod_name = KBUILD_MODNAME,
-		.dev_groups = mt_groups,
-	},
-};
-
-/* The parent gets its name, and the types' folders theirs, from the class. */
-static const struct class parent_class = { .name = "migtest" };
-static struct device *parent_device;
-static struct mdev_parent parent;
-static struct mdev_type type = { .sysfs_name = "device", .pretty_name = "Migration test device" };
-static struct mdev_type *types[] = { &type };
-
-static int __init migtest_init(void)
-{
-	int result = class_register(&parent_class);
-
-	if (result)
-		return result;
-	result = mdev_register_driver(&driver);
-	if (result)
-		goto no_driver;
-	parent_device = device_create(&parent_class, NULL, MKDEV(0, 0), NULL, "migtest");
-	result = PTR_ERR_OR_ZERO(parent_device);
-	if (result)
-		goto no_device;
-	result = mdev_register_parent(&parent, parent_device, &driver, types, ARRAY_SIZE(types));
-	if (!result)
-		return 0;
-	device_unregister(parent_device);
-no_device:
-	mdev_unregister_driver(&driver);
-no_driver:
-	class_unregister(&parent_class);
-	return result;
-}
-
-static void __exit migtest_exit(void)
-{
-	mdev_unregister_parent(&parent);
-	device_unregister(parent_device);
-	mdev_unregister_driver(&driver);
-	class_unregister(&parent_class);
-}
-
-module_init(migtest_init);
-module_exit(migtest_exit);
-
-MODULE_LICENSE("GPL");
-MODULE_DESCRIPTION("A VFIO device that migrates, and misbehaves when it is told to");

@@ -12,6 +12,7 @@
 #include <linux/kref.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
+#include <linux/pci_regs.h>
 #include <linux/vfio.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
@@ -79,6 +80,15 @@ struct mt_log {
 	u32 pending_count;
 };
 
+#define MT_VECTORS 4
+
+/* What a device has that is a PCI function. */
+struct mt_pci {
+	u32 config_size;	/* 0: it is none */
+	u8 config[PCI_CFG_SPACE_EXP_SIZE];
+	struct eventfd_ctx *vectors[MT_VECTORS];
+};
+
 struct mt_session;
 
 struct migtest {
@@ -105,6 +115,7 @@ struct migtest {
 	u64 dirty_done;		/* bytes since then */
 
 	struct mt_log log;
+	struct mt_pci pci;
 	struct mt_knobs knobs;
 	u32 arc_delay[MT_STATES][MT_STATES];	/* ms */
 	struct mt_fault faults[MT_FAULTS];
@@ -209,6 +220,9 @@ struct mt_session {
 	struct mt_resuming resuming;
 };
 
+/* main.c */
+extern const struct vfio_device_ops mt_device_ops;
+
 /* content.c */
 int mt_content_resize(struct migtest *mt, u64 size);
 void mt_content_free(struct migtest *mt);
@@ -262,6 +276,17 @@ int mt_reset_ioctl(struct migtest *mt);
 void mt_reset(struct migtest *mt);
 void mt_flr(struct migtest *mt);
 
+/* pci.c */
+void mt_pci_init(struct migtest *mt, u32 config_size);
+void mt_pci_reset(struct migtest *mt);
+u64 mt_pci_region_size(const struct migtest *mt, u32 index);
+ssize_t mt_pci_region(struct migtest *mt, char __user *out, const char __user *in, size_t count,
+		      u32 index, u64 at);
+long mt_pci_irq_info(void __user *argument);
+long mt_pci_set_irqs(struct migtest *mt, void __user *argument);
+void mt_pci_raise(struct migtest *mt, u64 vector);
+void mt_pci_disarm(struct migtest *mt);
+
 /* logging.c */
 extern const struct vfio_log_ops mt_log_ops;
 void mt_log_end(struct mt_log *log);
@@ -272,6 +297,11 @@ int mt_enter(struct migtest *mt, enum mt_op op, enum mt_end *end);
 int mt_faults_parse(struct migtest *mt, char *text);
 int mt_faults_show(const struct migtest *mt, char *text);
 int mt_calls_show(const struct migtest *mt, char *text);
+
+static inline bool mt_is_pci(const struct migtest *mt)
+{
+	return mt->pci.config_size;
+}
 
 /* knobs.c */
 char *mt_next_line(char **text);

@@ -405,6 +405,8 @@ void mt_reset(struct migtest *mt)
 		mt_sessions_end(mt);
 	mt->state = mt_v(mt, reset_stays_stopped) ? VFIO_DEVICE_STATE_STOP : VFIO_DEVICE_STATE_RUNNING;
 	mt_content_clear(mt);
+	if (mt_is_pci(mt))
+		mt_pci_reset(mt);
 	mt_content_run_from_now(mt);
 	mt->log.was_on = mt->log.on;
 	mt->saved = false;
