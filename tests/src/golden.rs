@@ -42,6 +42,10 @@ pub const BIGPRE_END_HEAD: &[u8] = include_bytes!("../golden/qemu-10-bigpre-end-
 pub const PRECOPY: &[u8] = include_bytes!("../golden/qemu-10-precopy.bin");
 /// A whole machine's stream, the main channel of one with multifd.
 pub const MULTIFD: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel0.bin");
+/// CONFIG, [`MIGTEST_CONFIG_BODY`] bytes, END_OF_STATE.
+pub const MIGTEST_FULL: &[u8] = include_bytes!("../golden/qemu-10-migtest-full.bin");
+/// CONFIG, [`MIGTEST_4096_CONFIG_BODY`] bytes, END_OF_STATE.
+pub const MIGTEST_4096_FULL: &[u8] = include_bytes!("../golden/qemu-10-migtest-4096-full.bin");
 /// A whole stream that QEMU loads, with all data in the END section.
 pub const ONE_END_SECTION: &[u8] = include_bytes!("../golden/one-end-section.bin");
 /// A whole stream that QEMU loads, with the data in three PART sections.
@@ -53,9 +57,13 @@ pub const FSM_ORACLE: &str = include_str!("../golden/fsm-oracle.csv");
 /// What an mtty device answered, call by call.
 pub const MTTY_TRANSCRIPT: &str = include_str!("../golden/mtty-transcript.txt");
 
-/// The length of the configuration's body in all these files: version, 4096 bytes of config space, four words of
+/// The length of the configuration's body in the files of an mtty: version, 4096 bytes of config space, four words of
 /// interrupt state, no MSI-X.
 pub const CONFIG_BODY: usize = 4 + 4096 + 16;
+/// The same of a PCI function that has 256 bytes of config space, and four vectors of MSI-X with a byte of pending bits.
+pub const MIGTEST_CONFIG_BODY: usize = 4 + 256 + 16 + 4 * 16 + 1;
+/// The same of one that has 4096 bytes of config space.
+pub const MIGTEST_4096_CONFIG_BODY: usize = 4 + 4096 + 16 + 4 * 16 + 1;
 /// The id of the section in all these files.
 pub const SECTION_ID: u32 = 38;
 /// The name of the section in all these files.

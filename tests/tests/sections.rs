@@ -54,6 +54,21 @@ fn every_section_of_qemu_is_walked_record_by_record() {
 }
 
 #[test]
+fn sections_of_a_function_with_msi_x_are_walked_with_their_own_lengths_and_with_no_other() {
+    let of = |bytes, body| walk::one_section(bytes, body);
+    let wanted = [FULL, "31 CONFIG", "39 body 341", "380 END_OF_STATE", "388 footer 38"];
+    assert_eq!(of(MIGTEST_FULL, MIGTEST_CONFIG_BODY).unwrap(), wanted);
+    let wanted = [FULL, "31 CONFIG", "39 body 4181", "4220 END_OF_STATE", "4228 footer 38"];
+    assert_eq!(of(MIGTEST_4096_FULL, MIGTEST_4096_CONFIG_BODY).unwrap(), wanted);
+    for body in (0..MIGTEST_4096_FULL.len()).filter(|body| *body != MIGTEST_CONFIG_BODY) {
+        assert!(of(MIGTEST_FULL, body).is_err(), "{body}");
+    }
+    for body in (0..MIGTEST_4096_FULL.len()).filter(|body| *body != MIGTEST_4096_CONFIG_BODY) {
+        assert!(of(MIGTEST_4096_FULL, body).is_err(), "{body}");
+    }
+}
+
+#[test]
 fn the_streams_that_qemu_loads_are_walked_to_their_last_byte() {
     let wanted = [
         "0 preamble",

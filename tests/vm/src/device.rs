@@ -129,6 +129,11 @@ impl OpenCard {
         self.0.as_raw_fd()
     }
 
+    /// The card as the other project's code holds it.
+    pub(crate) fn vfio(&self) -> &VfioDevice {
+        &self.0
+    }
+
     /// Empties the card's buffer and puts a text into it.
     pub(crate) fn fill(&self, text: &str) -> Result<()> {
         ensure!(

@@ -7,6 +7,7 @@
 
 mod cases;
 mod device;
+mod guest;
 mod modules;
 mod qemu;
 mod row;

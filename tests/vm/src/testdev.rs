@@ -26,6 +26,12 @@ impl TestDevice {
         Ok(Self { card: Card::create_by(set, "migtest", "migtest-device", uuid)? })
     }
 
+    /// Makes a device that is a PCI function with so many bytes of configuration space, 256 or 4096.
+    pub(crate) fn create_function(set: Set, config: usize, uuid: &str) -> Result<Self> {
+        let kind = if config == 256 { "migtest-pci" } else { "migtest-pci-4096" };
+        Ok(Self { card: Card::create_by(set, "migtest-pci", kind, uuid)? })
+    }
+
     /// The device as one of those that [`Card`] stands for.
     pub(crate) fn card(&self) -> &Card {
         &self.card
@@ -165,4 +171,6 @@ pub(crate) mod register {
     pub(crate) const FLR: u64 = 0x20;
     /// The number of such resets.
     pub(crate) const FLRS: u64 = 0x28;
+    /// A write raises the vector of that number, of a PCI function.
+    pub(crate) const RAISE: u64 = 0x30;
 }

@@ -26,6 +26,7 @@ pub(super) fn cases() -> Vec<Case> {
 
 const CASES: &[Case] = &[
     ("conform_finds_nothing_on_a_device_that_keeps_the_rules", no_knob),
+    ("conform_finds_nothing_on_a_pci_function", function),
     ("conform_finds_what_each_knob_breaks_and_nothing_else", each_row),
     ("conform_table_has_every_knob_every_violation_and_every_rule", complete),
 ];
@@ -97,6 +98,23 @@ fn no_knob(bench: &Bench) -> Result<()> {
         }
     }
     println!("# conform: 8 runs on a device that keeps the rules, {:.2} s", begin.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// The other face of the device that keeps the rules.
+fn function(bench: &Bench) -> Result<()> {
+    let set = bench.source.set();
+    let all: BTreeSet<String> = levels()?.into_keys().collect();
+    let out = not_for(7, set, &all);
+    for config in [256, 4096] {
+        let device = TestDevice::create_function(set, config, DEVICE)?;
+        let report = Report::of(&device.argument()?, 0)?;
+        report.check("fail", &BTreeSet::new())?;
+        report.check("skip", &out)?;
+        report.check("pass", &all.difference(&out).cloned().collect())?;
+        report.check_left()?;
+        ensure!(device.state()? == "RUNNING", "left in {}", device.state()?);
+    }
     Ok(())
 }
 

@@ -19,6 +19,7 @@ mod qemu;
 mod refusal;
 mod rounds;
 mod testdev;
+mod testdev_pci;
 mod together;
 mod transfer;
 
@@ -47,6 +48,7 @@ pub(crate) fn all(long: bool) -> impl Iterator<Item = Case> {
         rounds::CASES,
         bench::CASES,
         &testdev::cases(),
+        testdev_pci::CASES,
         large::CASES,
         injected::CASES,
         &conform::cases(),

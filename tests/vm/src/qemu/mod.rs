@@ -47,6 +47,18 @@ pub(crate) struct Setup<'a> {
     pub(crate) multifd: bool,
 }
 
+impl<'a> Setup<'a> {
+    /// A machine that runs at once.
+    pub(crate) fn running(version: &'a str, cards: &'a [&'a Card]) -> Self {
+        Self { version, cards, incoming: false, multifd: false }
+    }
+
+    /// A machine that waits for a stream.
+    pub(crate) fn waiting(version: &'a str, cards: &'a [&'a Card]) -> Self {
+        Self { incoming: true, ..Self::running(version, cards) }
+    }
+}
+
 /// How a QEMU ended.
 pub(crate) enum End {
     /// When it was asked to, its work done.
@@ -74,32 +86,44 @@ pub(crate) struct Qemu {
 impl Qemu {
     /// Lets a QEMU load a stream, run its machine, stop and continue it, and end.
     pub(crate) fn load(setup: &Setup, from: &str) -> Result<()> {
-        Self::try_load(setup, from)?.expect_quit()
+        Self::load_and(setup, from, |_| Ok(()))
+    }
+
+    /// Like [`Qemu::load`]; `work` comes when the machine runs.
+    pub(crate) fn load_and(
+        setup: &Setup,
+        from: &str,
+        work: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        Self::with(setup, |qemu| Ok(qemu.has_loaded(from)? && work(qemu).map(|()| true)?))?.expect_quit()
     }
 
     /// Like [`Qemu::load`]; that the stream is refused is an answer.
     pub(crate) fn try_load(setup: &Setup, from: &str) -> Result<End> {
-        Self::with(setup, |qemu| {
-            qemu.execute("migrate-incoming", json!({"uri": from}))?;
-            if !qemu.has_loaded()? {
-                return Ok(false);
-            }
-            qemu.wait_for_status("running")?;
-            qemu.execute("stop", json!({}))?;
-            qemu.execute("cont", json!({}))?;
-            qemu.wait_for_status("running").map(|()| true)
-        })
+        Self::with(setup, |qemu| qemu.has_loaded(from))
     }
 
     /// Lets a QEMU run its machine, save it and end; `prepare` comes when the machine runs.
     pub(crate) fn save(setup: &Setup, to: &str, prepare: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        let end = Self::with(setup, |qemu| {
+        let saved = Self::with(setup, |qemu| {
             qemu.wait_until_mapped(setup.cards.len())?;
             prepare(qemu)?;
-            qemu.execute("migrate", json!({"uri": to}))?;
-            qemu.wait_until_saved().map(|()| true)
+            qemu.migrate(to).map(|()| true)
         });
-        end?.expect_quit()
+        saved?.expect_quit()
+    }
+
+    /// Saves the machine, however long that stops it.
+    pub(crate) fn migrate(&mut self, to: &str) -> Result<()> {
+        self.set(json!({"max-bandwidth": 0, "downtime-limit": 60_000}))?;
+        self.execute("migrate", json!({"uri": to}))?;
+        wait_until("QEMU has saved its machine", || {
+            let migration = self.execute("query-migrate", json!({}))?;
+            match migration["status"].as_str() {
+                Some("failed" | "cancelled") => bail!("QEMU failed: {migration}"),
+                status => Ok(status == Some("completed")),
+            }
+        })
     }
 
     /// Switches capabilities of the migration on.
@@ -121,11 +145,10 @@ impl Qemu {
 
     /// Starts a QEMU, works with it, and ends it. `work` answers false when QEMU has ended by itself.
     fn with(setup: &Setup, work: impl FnOnce(&mut Self) -> Result<bool>) -> Result<End> {
-        let socket = format!("/tmp/qmp-{}", if setup.incoming { "incoming" } else { "outgoing" });
-        tool::remove(&socket)?;
-        let mut child = tool::start(command(setup, &socket).stdin(Stdio::null()).stdout(Stdio::null()))?;
+        [SOCKET, TEST_SOCKET].into_iter().try_for_each(tool::remove)?;
+        let mut child = tool::start(command(setup).stdin(Stdio::null()).stdout(Stdio::null()))?;
         let mut errors = child.stderr.take().context("it is piped")?;
-        let connected = connect(&mut child, &socket);
+        let connected = connect(&mut child);
         let worked = connected.and_then(|control| {
             let mut qemu = Self { child, control };
             qemu.execute("qmp_capabilities", json!({}))?;
@@ -142,28 +165,23 @@ impl Qemu {
         }
     }
 
-    /// Waits for the end of a load: false when QEMU has ended instead.
-    fn has_loaded(&mut self) -> Result<bool> {
-        let mut loaded = true;
+    /// Loads a stream and lets the machine run, stop and go on; false when QEMU has ended instead.
+    fn has_loaded(&mut self, from: &str) -> Result<bool> {
+        self.execute("migrate-incoming", json!({"uri": from}))?;
+        let mut has_ended = false;
         wait_until("QEMU has loaded the stream", || {
-            let Some(migration) = self.ask("query-migrate", json!({}))? else {
-                loaded = false;
-                return Ok(true);
-            };
+            let migration = self.ask("query-migrate", json!({}))?;
+            has_ended = migration.is_none();
             // One that has failed is about to end.
-            Ok(migration["status"] == "completed")
+            Ok(migration.is_none_or(|migration| migration["status"] == "completed"))
         })?;
-        Ok(loaded)
-    }
-
-    fn wait_until_saved(&mut self) -> Result<()> {
-        wait_until("QEMU has saved its machine", || {
-            let migration = self.execute("query-migrate", json!({}))?;
-            match migration["status"].as_str() {
-                Some("failed" | "cancelled") => bail!("QEMU failed: {migration}"),
-                status => Ok(status == Some("completed")),
-            }
-        })
+        if !has_ended {
+            self.wait_for_status("running")?;
+            self.stop()?;
+            self.execute("cont", json!({}))?;
+            self.wait_for_status("running")?;
+        }
+        Ok(!has_ended)
     }
 
     fn wait_for_status(&mut self, wanted: &str) -> Result<()> {
@@ -227,12 +245,12 @@ impl Drop for Qemu {
 }
 
 /// Connects to QEMU's control socket as soon as it is there.
-fn connect(child: &mut Child, socket: &str) -> Result<BufReader<UnixStream>> {
+fn connect(child: &mut Child) -> Result<BufReader<UnixStream>> {
     let mut control = None;
     let connected = wait_until("QEMU opens its control socket", || {
         let ended = child.try_wait()?;
         ensure!(ended.is_none(), "QEMU ended at once: {ended:?}");
-        control = UnixStream::connect(socket).ok();
+        control = UnixStream::connect(SOCKET).ok();
         Ok(control.is_some())
     });
     if connected.is_err() {
@@ -246,12 +264,13 @@ fn connect(child: &mut Child, socket: &str) -> Result<BufReader<UnixStream>> {
 }
 
 /// The command that starts a QEMU, with its own libraries and firmware.
-fn command(setup: &Setup, socket: &str) -> Command {
+fn command(setup: &Setup) -> Command {
     let folder = format!("{FOLDER}/{}", setup.version);
     let mut command = Command::new(format!("{folder}/lib/ld-linux-x86-64.so.2"));
     command.args(["--library-path", &format!("{folder}/lib"), &format!("{folder}/bin/qemu-system-x86_64")]);
     command.args(MACHINE).args(["-L", &format!("{folder}/share")]);
-    command.args(["-qmp", &format!("unix:{socket},server=on,wait=off")]);
+    command.args(["-qmp", &format!("unix:{SOCKET},server=on,wait=off")]);
+    command.args(["-qtest", &format!("unix:{TEST_SOCKET},server=on,wait=off"), "-qtest-log", "none"]);
     if setup.incoming {
         command.args(["-incoming", "defer"]);
     }
@@ -274,6 +293,11 @@ fn command(setup: &Setup, socket: &str) -> Command {
     }
     command
 }
+
+const SOCKET: &str = "/tmp/qmp";
+
+/// Through this one does what a guest does.
+pub(crate) const TEST_SOCKET: &str = "/tmp/qtest";
 
 /// The folder that holds a folder for each QEMU.
 const FOLDER: &str = "/qemu";

@@ -146,9 +146,9 @@ const DAMAGES: &[Damage] = &[
     ("the description is missing", |intact| Some(intact.bytes[..=intact.end].to_vec())),
 ];
 
-/// How a stream is saved for a table, and how `load` is told to take it.
+/// How a stream is saved for a table, which returns the device's content, and how `load` is told to take it.
 struct Origin {
-    save: fn(&dyn Subject, &str) -> Result<()>,
+    save: fn(&dyn Subject, &str) -> Result<String>,
     load: &'static str,
     /// The part of the page, and what stands above its tables.
     part: &'static str,
@@ -186,8 +186,7 @@ type Row = ((String, String), (String, String));
 fn of_version(set: Set, kind: &Kind, origin: &Origin, version: &str) -> Result<Vec<Option<Row>>> {
     let make = |number| kind.1(set, &format!("e0000000-0000-0000-0000-{number:012}"));
     let source = make(1)?;
-    let content = source.renew()?;
-    (origin.save)(source.as_ref(), version)?;
+    let content = (origin.save)(source.as_ref(), version)?;
     let intact = Intact::read()?;
     let mut rows = Vec::new();
     for (what, damage) in DAMAGES {
@@ -210,9 +209,7 @@ fn of_version(set: Set, kind: &Kind, origin: &Origin, version: &str) -> Result<V
 /// What a QEMU makes of the damaged stream.
 fn by_qemu(target: &dyn Subject, version: &str, content: &str) -> Result<String> {
     target.renew()?;
-    let cards = [target.card()];
-    let setup = Setup { version, cards: &cards, incoming: true, multifd: false };
-    match Qemu::try_load(&setup, &format!("file:{DAMAGED}"))? {
+    match Qemu::try_load(&Setup::waiting(version, &[target.card()]), &format!("file:{DAMAGED}"))? {
         End::Quit => taken(target, content),
         End::Refused(exit, said) => refused(target, exit, &said),
     }
@@ -277,7 +274,8 @@ const OURS: Origin = Origin {
     save: |source, _| {
         let device = source.card().argument()?;
         let save = format!("save {device} --qemu-id {} --output {INTACT}", DEVICES[0]);
-        tool::run(&save)?.expect(&[DONE]).map(drop)
+        let content = source.renew()?;
+        tool::run(&save)?.expect(&[DONE]).map(|_| content)
     },
     load: "",
     part: "1/2",
@@ -295,9 +293,12 @@ others each time are left out. A device that a QEMU leaves in RESUMING refuses t
 
 const QEMUS: Origin = Origin {
     save: |source, version| {
-        let cards = [source.card()];
-        let setup = Setup { version, cards: &cards, incoming: false, multifd: false };
-        Qemu::save(&setup, &format!("file:{INTACT}"), |_| Ok(()))
+        let mut content = source.renew()?;
+        Qemu::save(&Setup::running(version, &[source.card()]), &format!("file:{INTACT}"), |_| {
+            content = source.renew_in_machine(content.clone())?;
+            Ok(())
+        })?;
+        Ok(content)
     },
     load: "--section 0000:00:02.0/vfio",
     part: "2/2",

@@ -38,7 +38,7 @@ fn give(scene: &Scene, count: usize, options: &str) -> Result<String> {
     }
     tool::run(&save)?.expect(&[DONE])?;
     let cards: Vec<_> = targets.iter().map(|target| target.card()).collect();
-    Qemu::load(&Setup { incoming: true, ..scene.setup(&cards) }, "file:/tmp/state")?;
+    Qemu::load(&Setup::waiting(&scene.version, &cards), "file:/tmp/state")?;
     targets.iter().zip(&contents).try_for_each(|(target, content)| target.check(STOP, content))?;
     let kinds: Vec<_> = sections("/tmp/state")?.into_iter().map(|section| section.kind).collect();
     Ok(format!("{} loaded", kinds.join(" ")))

@@ -10,14 +10,16 @@ mod give;
 mod splice;
 mod take;
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::device::{Card, new_text};
 use crate::modules::Set;
-use crate::qemu::{self, DEVICES, Setup};
+use crate::qemu::{self, DEVICES};
 use crate::suite::{Bench, Case};
+use crate::testdev::TestDevice;
 
 /// What shows soonest that both sides understand each other.
 pub(super) const CASES: &[Case] =
@@ -45,6 +47,8 @@ trait Subject {
     fn card(&self) -> &Card;
     /// Puts a new content into the device, and says which.
     fn renew(&self) -> Result<String>;
+    /// Says what content the device has, now that its machine runs: another one where the machine's reset took it away.
+    fn renew_in_machine(&self, before: String) -> Result<String>;
     /// The device's content, which it may lose by that.
     fn content(&self) -> Result<String>;
 
@@ -67,15 +71,42 @@ impl Subject for Card {
         self.fill(&text).map(|()| text)
     }
 
+    fn renew_in_machine(&self, before: String) -> Result<String> {
+        Ok(before)
+    }
+
     fn content(&self) -> Result<String> {
         self.take_text()
+    }
+}
+
+impl Subject for TestDevice {
+    fn card(&self) -> &Card {
+        self.card()
+    }
+
+    fn renew(&self) -> Result<String> {
+        let content = self.fill(RandomState::new().build_hasher().finish() >> 1)?;
+        Ok(format!("{content:016x}"))
+    }
+
+    fn renew_in_machine(&self, _: String) -> Result<String> {
+        self.renew()
+    }
+
+    fn content(&self) -> Result<String> {
+        Ok(format!("{:016x}", self.checksum()?))
     }
 }
 
 /// A kind of device: its name, and how one is made.
 type Kind = (&'static str, fn(Set, &str) -> Result<Box<dyn Subject>>);
 
-const KINDS: &[Kind] = &[("mtty", |set, uuid| Ok(Box::new(Card::create(set, "mtty-1", uuid)?)))];
+const KINDS: &[Kind] = &[
+    ("mtty", |set, uuid| Ok(Box::new(Card::create(set, "mtty-1", uuid)?))),
+    ("migtest-pci", |set, uuid| function(set, 256, uuid)),
+    ("migtest-pci-4096", |set, uuid| function(set, 4096, uuid)),
+];
 
 /// A QEMU's version, with two devices to save and two to load into.
 struct Scene {
@@ -84,11 +115,11 @@ struct Scene {
     targets: [Box<dyn Subject>; 2],
 }
 
-impl Scene {
-    /// The QEMU that this is about, with these devices.
-    fn setup<'a>(&'a self, cards: &'a [&'a Card]) -> Setup<'a> {
-        Setup { version: &self.version, cards, incoming: false, multifd: false }
-    }
+/// A function with megabytes.
+fn function(set: Set, config: usize, uuid: &str) -> Result<Box<dyn Subject>> {
+    let device = TestDevice::create_function(set, config, uuid)?;
+    device.knob("size", SIZE)?;
+    Ok(Box::new(device))
 }
 
 /// Tries a way with each QEMU and each kind of device; `way` returns what was seen.
@@ -112,3 +143,6 @@ fn each(name: &str, bench: &Bench, way: fn(&Scene) -> Result<String>) -> Result<
 fn section(place: usize) -> String {
     format!("{}/vfio", DEVICES[place])
 }
+
+/// Bytes of a function's content.
+const SIZE: u64 = (3 << 20) + 12 * 4096;

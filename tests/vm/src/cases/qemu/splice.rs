@@ -16,15 +16,14 @@ use crate::tool::{self, DONE};
 pub(super) fn ours(scene: &Scene) -> Result<String> {
     let ([source, other], [target, _]) = (&scene.sources, &scene.targets);
     source.renew()?;
-    Qemu::save(&scene.setup(&[source.card()]), "file:/tmp/qemu", |_| Ok(()))?;
+    Qemu::save(&Setup::running(&scene.version, &[source.card()]), "file:/tmp/qemu", |_| Ok(()))?;
     let content = other.renew()?;
     let save = format!("save {} --qemu-id {} --precopy", other.card().argument()?, DEVICES[0]);
     tool::run(&format!("{save} --output /tmp/state"))?.expect(&[DONE])?;
     let stream = splice("/tmp/qemu", "/tmp/state")?;
     fs::write("/tmp/spliced", &stream)?;
     target.renew()?;
-    let cards = [target.card()];
-    Qemu::load(&Setup { incoming: true, ..scene.setup(&cards) }, "file:/tmp/spliced")?;
+    Qemu::load(&Setup::waiting(&scene.version, &[target.card()]), "file:/tmp/spliced")?;
     target.check(STOP, &content)?;
     Ok(format!("{} sections of a machine", sections("/tmp/spliced")?.len()))
 }

@@ -5,7 +5,7 @@
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::{Scene, section};
+use super::{Scene, Subject, section};
 use crate::device::RUNNING;
 use crate::qemu::{Qemu, Setup, StandIn};
 use crate::stream::sections;
@@ -39,39 +39,70 @@ pub(super) fn multifd(scene: &Scene) -> Result<String> {
     })
 }
 
+/// Lets QEMU save the first `count` devices into a file, and loads them into others at once.
 fn to_file(scene: &Scene, count: usize, prepare: fn(&mut Qemu) -> Result<()>) -> Result<String> {
-    let (sources, targets) = (&scene.sources[..count], &scene.targets[..count]);
-    let contents = sources.iter().map(|source| source.renew()).collect::<Result<Vec<_>>>()?;
+    let sources = &scene.sources[..count];
     let cards: Vec<_> = sources.iter().map(|source| source.card()).collect();
-    Qemu::save(&scene.setup(&cards), "file:/tmp/qemu", prepare)?;
-    for (place, (target, content)) in targets.iter().zip(&contents).enumerate() {
-        target.renew()?;
-        let order = format!("--input /tmp/qemu --section {}", section(place));
-        tool::run(&format!("load {} {order}", target.card().argument()?))?.expect(&[DONE])?;
-        target.check(RUNNING, content).context(order)?;
-    }
-    seen("/tmp/qemu")
+    let contents =
+        save(&Setup::running(&scene.version, &cards), sources, &format!("file:{STREAM}"), prepare)?;
+    load(&scene.targets[..count], &contents, STREAM, "")?;
+    seen(STREAM)
 }
 
+/// Lets QEMU save a device over sockets, and loads what came there.
 fn to_stand_in(scene: &Scene, others: usize, prepare: fn(&mut Qemu) -> Result<()>) -> Result<String> {
-    let ([source, _], [target, _]) = (&scene.sources, &scene.targets);
-    let content = source.renew()?;
+    let sources = &scene.sources[..1];
+    let cards = [sources[0].card()];
     let stand_in = StandIn::listen(others)?;
-    let cards = [source.card()];
-    let setup = Setup { multifd: others > 0, ..scene.setup(&cards) };
-    Qemu::save(&setup, StandIn::ADDRESS, prepare)?;
-    let paths = stand_in.finish("/tmp/qemu")?;
+    let setup = Setup { multifd: others > 0, ..Setup::running(&scene.version, &cards) };
+    let contents = save(&setup, sources, StandIn::ADDRESS, prepare)?;
+    let paths = stand_in.finish(STREAM)?;
     let channels: String = paths[1..].iter().map(|path| format!(" --channel {path}")).collect();
-    target.renew()?;
-    let order = format!("--input {} --section {}{channels}", paths[0], section(0));
-    tool::run(&format!("load {} {order}", target.card().argument()?))?.expect(&[DONE])?;
-    target.check(RUNNING, &content)?;
+    load(&scene.targets[..1], &contents, &paths[0], &channels)?;
     seen(&paths[0])
+}
+
+/// Lets QEMU save its machine; returns its devices' contents.
+fn save(
+    setup: &Setup,
+    sources: &[Box<dyn Subject>],
+    to: &str,
+    prepare: fn(&mut Qemu) -> Result<()>,
+) -> Result<Vec<String>> {
+    let mut contents = sources.iter().map(|source| source.renew()).collect::<Result<Vec<_>>>()?;
+    Qemu::save(setup, to, |qemu| {
+        for (source, content) in sources.iter().zip(&mut contents) {
+            *content = source.renew_in_machine(content.clone())?;
+        }
+        prepare(qemu)
+    })?;
+    Ok(contents)
+}
+
+/// Loads a stream of QEMU's into devices, twice: as it is, and extracted to a file of ours.
+fn load(targets: &[Box<dyn Subject>], contents: &[String], stream: &str, channels: &str) -> Result<()> {
+    let names: String = (0..targets.len()).map(|place| format!(" --section {}", section(place))).collect();
+    let devices =
+        targets.iter().map(|target| target.card().argument()).collect::<Result<Vec<_>>>()?.join(" ");
+    tool::run(&format!("extract {stream}{names}{channels} --output {EXTRACTED}"))?.expect(&[DONE])?;
+    for order in [format!("--input {stream}{names}{channels}"), format!("--input {EXTRACTED} --force")] {
+        targets.iter().try_for_each(|target| target.renew().map(drop))?;
+        tool::run(&format!("load {devices} {order}"))?.expect(&[DONE]).context(order.clone())?;
+        for (target, content) in targets.iter().zip(contents) {
+            target.check(RUNNING, content).with_context(|| order.clone())?;
+        }
+    }
+    Ok(())
 }
 
 /// The records of the devices' sections.
 fn seen(path: &str) -> Result<String> {
     let sections = sections(path)?.into_iter().filter(|section| section.name.ends_with("/vfio"));
-    let told = sections.map(|section| format!("{} {}", section.kind, section.record_names().join(" ")));
-    Ok(told.collect::<Vec<_>>().join(", "))
+    let mut told: Vec<_> =
+        sections.map(|section| format!("{} {}", section.kind, section.record_names().join(" "))).collect();
+    told.dedup();
+    Ok(told.join(", "))
 }
+
+const STREAM: &str = "/tmp/qemu";
+const EXTRACTED: &str = "/tmp/extracted";
