@@ -57,9 +57,8 @@ impl Suite {
     pub(crate) fn run_with(&mut self, set: Set) {
         let name = set.name();
         match set.load() {
-            Ok(()) => {
-                cases::all(self.all).for_each(|(case, run)| self.run(&format!("{name}/{case}"), set, run))
-            }
+            Ok(()) => cases::all(set, self.all)
+                .for_each(|(case, run)| self.run(&format!("{name}/{case}"), set, run)),
             Err(error) => self.report(&format!("{name}/modules_are_loaded"), Err(error)),
         }
         self.report(&format!("{name}/modules_are_unloaded"), set.unload());

@@ -29,7 +29,7 @@ use self::qemu::Qemu;
 use crate::command::{self, Tally, step};
 
 /// Options of the task.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 #[command(after_help = AFTER)]
 pub(crate) struct Options {
     /// Run only the guest tests whose names contain this
@@ -38,9 +38,9 @@ pub(crate) struct Options {
     /// Run the guest's long tests too: every way to and from each QEMU, with every kind of damage
     #[arg(long)]
     all: bool,
-    /// End the VM after this many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = LIMIT)]
-    limit: u64,
+    /// End the VM after this many seconds [default: 1500, with --all 3000]
+    #[arg(long, value_name = "SECONDS")]
+    limit: Option<u64>,
     /// Boot this kernel image instead of Debian's
     #[arg(long, value_name = "FILE", requires = "modules")]
     kernel: Option<PathBuf>,
@@ -63,21 +63,6 @@ pub(crate) struct Options {
     /// Write the pages of docs/ that the guest makes
     #[arg(long)]
     bless: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            job: None,
-            all: false,
-            limit: LIMIT,
-            kernel: None,
-            modules: None,
-            qemu: Vec::new(),
-            refresh: false,
-            bless: false,
-        }
-    }
 }
 
 /// Brings the VM's parts together, boots it and returns its tests' tally.
@@ -113,7 +98,7 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
     let tally = console::watch(
         &mut boot.boot(&kernel.image, &archive, &append),
         &log,
-        Duration::from_secs(options.limit),
+        Duration::from_secs(options.limit.unwrap_or(if options.all { LIMIT_ALL } else { LIMIT })),
     )?;
     let pages = pages::settle(&fs::read_to_string(&log)?, &command::workspace()?, options.bless)?;
     ensure!(options.job.is_some() || pages != Tally::default(), "the guest printed no page of docs/");
@@ -177,6 +162,8 @@ Examples:
 
 /// Seconds that the guest's tests may take; on two cores they take about ten minutes.
 const LIMIT: u64 = 1500;
+/// The same with the long tests.
+const LIMIT_ALL: u64 = 3000;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 

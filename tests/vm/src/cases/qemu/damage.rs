@@ -159,7 +159,7 @@ struct Origin {
 /// `load`. Prints a part of the page.
 fn table(set: Set, origin: &Origin) -> Result<()> {
     let mut page = origin.head.to_string();
-    for kind in KINDS {
+    for kind in &KINDS[..2] {
         page += &format!("\n### {}\n\n| damage | QEMU | vfio-migrate load |\n|---|---|---|\n", kind.0);
         let rows: Vec<_> = qemu::versions()?
             .iter()
@@ -173,9 +173,7 @@ fn table(set: Set, origin: &Origin) -> Result<()> {
             }
         }
     }
-    if set == Set::Stock {
-        page.lines().for_each(|line| println!("page docs/qemu-refusals.md {}|{line}", origin.part));
-    }
+    page.lines().for_each(|line| println!("page docs/qemu-refusals.md {}|{line}", origin.part));
     Ok(())
 }
 
@@ -234,6 +232,10 @@ fn taken(target: &dyn Subject, content: &str) -> Result<String> {
 
 fn refused(target: &dyn Subject, exit: Option<i32>, said: &str) -> Result<String> {
     let said = said.replace(&target.card().argument()?, "DEVICE").replace(target.card().uuid(), "UUID");
+    let said = said
+        .split_once("; the device ")
+        .map_or(said.as_str(), |(said, _)| said)
+        .trim_start_matches(OURS_BEGINS);
     let is_usual = |line: &&str| USUAL.iter().any(|words| line.contains(words));
     let lines = said.lines().filter(|line| !is_usual(line));
     let lines: Vec<_> = lines.map(|line| line.trim_start_matches("qemu-system-x86_64: ")).collect();
@@ -267,13 +269,16 @@ fn together(verdicts: &[(String, String)]) -> String {
 /// What QEMU says of these devices in any case.
 const USUAL: [&str; 2] = [": warning: ", "Cannot reset device"];
 
+/// How what `load` says begins here.
+const OURS_BEGINS: &str = "vfio-migrate: ";
+
 const INTACT: &str = "/tmp/intact";
 const DAMAGED: &str = "/tmp/damaged";
 
 const OURS: Origin = Origin {
     save: |source, _| {
         let device = source.card().argument()?;
-        let save = format!("save {device} --qemu-id {} --output {INTACT}", DEVICES[0]);
+        let save = format!("save {device} --qemu-id {} --config --output {INTACT}", DEVICES[0]);
         let content = source.renew()?;
         tool::run(&save)?.expect(&[DONE]).map(|_| content)
     },
@@ -287,7 +292,7 @@ device. The VM of `cargo xtask vm --all` prints this page; `cargo xtask vm --all
 others each time are left out. A device that a QEMU leaves in RESUMING refuses the next QEMU; a reset helps, or
 `vfio-migrate recover`.
 
-## A file of `vfio-migrate save --qemu-id`
+## A file of `vfio-migrate save --qemu-id --config`
 ",
 };
 

@@ -22,6 +22,11 @@ pub(super) fn parts(scene: &Scene) -> Result<String> {
     give(scene, 1, "--precopy")
 }
 
+/// The state with the device's configuration behind it.
+pub(super) fn config(scene: &Scene) -> Result<String> {
+    give(scene, 1, "--config")
+}
+
 /// Two devices of one machine.
 pub(super) fn two(scene: &Scene) -> Result<String> {
     give(scene, 2, "")
@@ -41,5 +46,5 @@ fn give(scene: &Scene, count: usize, options: &str) -> Result<String> {
     Qemu::load(&Setup::waiting(&scene.version, &cards), "file:/tmp/state")?;
     targets.iter().zip(&contents).try_for_each(|(target, content)| target.check(STOP, content))?;
     let kinds: Vec<_> = sections("/tmp/state")?.into_iter().map(|section| section.kind).collect();
-    Ok(format!("{} loaded", kinds.join(" ")))
+    Ok(kinds.join(" "))
 }

@@ -21,24 +21,36 @@ use crate::qemu::{self, DEVICES};
 use crate::suite::{Bench, Case};
 use crate::testdev::TestDevice;
 
-/// What shows soonest that both sides understand each other.
-pub(super) const CASES: &[Case] =
-    &[("qemu_loads_a_saved_file", |bench| each("give, one END", bench, give::one_end))];
-
-/// All other ways.
-pub(super) const LONG: &[Case] = &[
-    ("qemu_loads_a_file_with_pre_copy", |bench| each("give, PARTs", bench, give::parts)),
-    ("qemu_loads_a_file_of_two_devices", |bench| each("give, two devices", bench, give::two)),
-    ("qemu_loads_its_own_stream_with_our_sections", |bench| each("give, spliced", bench, splice::ours)),
-    ("stream_of_a_qemu_with_pre_copy_is_loaded", |bench| each("take, pre-copy", bench, take::pre_copy)),
-    ("stream_of_a_qemu_without_pre_copy_is_loaded", |bench| each("take, stopped", bench, take::stopped)),
-    ("stream_of_a_qemu_with_switchover_ack_is_loaded", |bench| {
-        each("take, switchover-ack", bench, take::switchover_ack)
+/// What shows soonest that both sides understand each other: with each QEMU, and one kind of device.
+pub(super) const CASES: &[Case] = &[
+    ("qemu_loads_a_saved_file", |bench| each("give, one END", bench, &KINDS[..1], give::one_end)),
+    ("stream_of_a_qemu_with_multifd_is_loaded", |bench| {
+        each("take, multifd", bench, &KINDS[..1], take::multifd)
     }),
-    ("stream_of_a_qemu_with_multifd_is_loaded", |bench| each("take, multifd", bench, take::multifd)),
-    ("stream_of_a_qemu_with_two_devices_is_loaded", |bench| each("take, two devices", bench, take::two)),
-    ("damaged_file_for_a_qemu_is_refused", damage::of_ours),
-    ("damaged_stream_of_a_qemu_is_refused", damage::of_qemu),
+];
+
+/// All ways, with each kind of device; damage on one set of modules each.
+pub(super) fn long(set: Set) -> Vec<Case> {
+    let damage: Case = match set {
+        Set::Stock => ("file_for_a_qemu_that_is_damaged_is_refused", damage::of_ours),
+        Set::Iommufd => ("stream_of_a_qemu_that_is_damaged_is_refused", damage::of_qemu),
+    };
+    [WAYS, &[damage]].concat()
+}
+
+const WAYS: &[Case] = &[
+    ("way_to_qemu_in_one_end", |bench| each("give, one END", bench, KINDS, give::one_end)),
+    ("way_to_qemu_in_parts", |bench| each("give, PARTs", bench, KINDS, give::parts)),
+    ("way_to_qemu_with_configuration", |bench| each("give, CONFIG", bench, KINDS, give::config)),
+    ("way_to_qemu_with_two_devices", |bench| each("give, two devices", bench, KINDS, give::two)),
+    ("way_to_qemu_within_its_own_stream", |bench| each("give, spliced", bench, KINDS, splice::ours)),
+    ("way_from_qemu_with_pre_copy", |bench| each("take, pre-copy", bench, KINDS, take::pre_copy)),
+    ("way_from_qemu_that_is_stopped", |bench| each("take, stopped", bench, KINDS, take::stopped)),
+    ("way_from_qemu_with_switchover_ack", |bench| {
+        each("take, switchover-ack", bench, KINDS, take::switchover_ack)
+    }),
+    ("way_from_qemu_with_multifd", |bench| each("take, multifd", bench, KINDS, take::multifd)),
+    ("way_from_qemu_with_two_devices", |bench| each("take, two devices", bench, KINDS, take::two)),
 ];
 
 /// A device that is given to a QEMU, and whose content is another one each time.
@@ -122,11 +134,11 @@ fn function(set: Set, config: usize, uuid: &str) -> Result<Box<dyn Subject>> {
     Ok(Box::new(device))
 }
 
-/// Tries a way with each QEMU and each kind of device; `way` returns what was seen.
-fn each(name: &str, bench: &Bench, way: fn(&Scene) -> Result<String>) -> Result<()> {
+/// Tries a way with each QEMU and each of these kinds of devices; `way` returns what was seen.
+fn each(name: &str, bench: &Bench, kinds: &[Kind], way: fn(&Scene) -> Result<String>) -> Result<()> {
     let set = bench.source.set();
     for version in qemu::versions()? {
-        for (kind, make) in KINDS {
+        for (kind, make) in kinds {
             let device = |number: u32| make(set, &format!("e0000000-0000-0000-0000-{number:012}"));
             let began = Instant::now();
             let sources = [device(1)?, device(2)?];

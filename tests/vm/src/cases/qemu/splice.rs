@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{Scene, section};
 use crate::device::STOP;
@@ -18,7 +18,7 @@ pub(super) fn ours(scene: &Scene) -> Result<String> {
     source.renew()?;
     Qemu::save(&Setup::running(&scene.version, &[source.card()]), "file:/tmp/qemu", |_| Ok(()))?;
     let content = other.renew()?;
-    let save = format!("save {} --qemu-id {} --precopy", other.card().argument()?, DEVICES[0]);
+    let save = format!("save {} --qemu-id {} --precopy --config", other.card().argument()?, DEVICES[0]);
     tool::run(&format!("{save} --output /tmp/state"))?.expect(&[DONE])?;
     let stream = splice("/tmp/qemu", "/tmp/state")?;
     fs::write("/tmp/spliced", &stream)?;
@@ -29,7 +29,7 @@ pub(super) fn ours(scene: &Scene) -> Result<String> {
 }
 
 /// The machine's stream with our sections in the places of the first device's: START and FULL in those of START and
-/// FULL, all others in that of END. A section that we don't have stays the machine's.
+/// FULL, all others in that of END.
 fn splice(machine: &str, ours: &str) -> Result<Vec<u8>> {
     let (stream, file) = (fs::read(machine)?, fs::read(ours)?);
     let device: Vec<_> = sections(machine)?.into_iter().filter(|theirs| theirs.name == section(0)).collect();
@@ -52,9 +52,9 @@ fn splice(machine: &str, ours: &str) -> Result<Vec<u8>> {
             "END" => &["PART", "END"],
             kind => &[kind],
         };
-        let new = ours.iter().filter(|section| kinds.contains(&section.kind.as_str())).map(renamed);
-        let new: Vec<u8> = new.flatten().collect();
-        spliced.extend_from_slice(if new.is_empty() { &stream[theirs.place.clone()] } else { &new });
+        let new: Vec<_> = ours.iter().filter(|section| kinds.contains(&section.kind.as_str())).collect();
+        ensure!(!new.is_empty(), "we have no section {}", theirs.kind);
+        new.into_iter().for_each(|section| spliced.extend(renamed(section)));
     }
     spliced.extend_from_slice(&stream[end..]);
     Ok(spliced)
