@@ -27,25 +27,29 @@ pub const MULTIFD_END: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel
 /// END_OF_STATE.
 pub const MULTIFD_FULL: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel0-full.bin");
 /// The front of a multifd channel: what it begins with, a SYNC, a packet of memory without its pages.
-pub const MULTIFD_CHANNEL1_BEGIN: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel1-begin.bin");
+pub const MULTIFD_CHANNEL1_BEGIN: &[u8] = MULTIFD_CHANNEL1.split_at(2752).0;
 /// The back of a multifd channel: the device's configuration, two SYNC.
-pub const MULTIFD_CHANNEL1_END: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel1-end.bin");
+pub const MULTIFD_CHANNEL1_END: &[u8] = MULTIFD_CHANNEL1.split_at(181_056).1;
 /// A piece of a multifd channel: the device's 36 bytes of data, a SYNC.
-pub const MULTIFD_CHANNEL2_STATE: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel2-state.bin");
+pub const MULTIFD_CHANNEL2_STATE: &[u8] = MULTIFD_CHANNEL2.split_at(384_128).1.split_at(1668).0;
 /// Two DATA of 1 MiB, DATA 402908, END_OF_STATE.
 pub const BIGSTOP_END: &[u8] = include_bytes!("../golden/qemu-10-bigstop-end.bin");
 /// Section header and DATA head of 1 MiB.
 pub const BIGPRE_PART1_HEAD: &[u8] = include_bytes!("../golden/qemu-10-bigpre-part1-head.bin");
 /// Section header and DATA head of 402908.
 pub const BIGPRE_END_HEAD: &[u8] = include_bytes!("../golden/qemu-10-bigpre-end-head.bin");
-/// A whole machine's stream, whose VFIO sections are the `PRECOPY_` ones here.
-pub const PRECOPY: &[u8] = include_bytes!("../golden/qemu-10-precopy.bin");
-/// A whole machine's stream, the main channel of one with multifd.
-pub const MULTIFD: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel0.bin");
 /// CONFIG, [`MIGTEST_CONFIG_BODY`] bytes, END_OF_STATE.
 pub const MIGTEST_FULL: &[u8] = include_bytes!("../golden/qemu-10-migtest-full.bin");
 /// CONFIG, [`MIGTEST_4096_CONFIG_BODY`] bytes, END_OF_STATE.
 pub const MIGTEST_4096_FULL: &[u8] = include_bytes!("../golden/qemu-10-migtest-4096-full.bin");
+/// A whole machine's stream, whose VFIO sections are the `PRECOPY_` ones here.
+pub const PRECOPY: &[u8] = include_bytes!("../golden/qemu-10-precopy.bin");
+/// A whole machine's stream, the main channel of one with multifd.
+pub const MULTIFD: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel0.bin");
+/// One of its other channels: memory, and the device's configuration.
+pub const MULTIFD_CHANNEL1: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel1.bin");
+/// One of its other channels: memory, and the device's data.
+pub const MULTIFD_CHANNEL2: &[u8] = include_bytes!("../golden/qemu-10-multifd-channel2.bin");
 /// A whole stream that QEMU loads, with all data in the END section.
 pub const ONE_END_SECTION: &[u8] = include_bytes!("../golden/one-end-section.bin");
 /// A whole stream that QEMU loads, with the data in three PART sections.

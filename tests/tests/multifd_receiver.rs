@@ -15,9 +15,9 @@ fn config(index: u32, length: u32) -> Piece {
     Piece { index, content: Content::Config, length }
 }
 
-/// Runs a test with a receiver of so many slots, of four bytes each, and channels.
+/// Runs a test with a receiver of so many slots, of eight bytes each, and channels.
 fn with(slots: usize, channels: usize, test: impl FnOnce(&mut Receiver<'_>)) {
-    let mut storage = vec![0xa5; slots * 4];
+    let mut storage = vec![0xa5; slots * 8];
     let (mut slots, mut channels) = (vec![Slot::default(); slots], vec![Channel::default(); channels]);
     test(&mut Receiver::new(&mut storage, &mut slots, &mut channels));
 }
@@ -61,13 +61,13 @@ fn a_packet_that_is_early_is_kept_once_every_channel_has_a_head() {
         room.copy_from_slice(b"c");
         receiver.took(1).unwrap();
         assert_eq!(receiver.poll(), Ok(Wanted::Head { channel: 0 }));
-        receiver.head(0, piece(0, 5)).unwrap();
-        assert_eq!(receiver.poll(), Ok(Wanted::Give(&[&DATA[..], &[0, 0, 0, 0, 0, 0, 0, 5]].concat())));
+        receiver.head(0, piece(0, 9)).unwrap();
+        assert_eq!(receiver.poll(), Ok(Wanted::Give(&[&DATA[..], &[0, 0, 0, 0, 0, 0, 0, 9]].concat())));
         receiver.took(15).unwrap();
-        assert_eq!(receiver.poll(), Ok(Wanted::Give(&[5])));
+        assert_eq!(receiver.poll(), Ok(Wanted::Give(&[9])));
         receiver.took(1).unwrap();
-        assert_eq!(receiver.poll(), Ok(Wanted::Pass { channel: 0, left: 5 }), "larger than a slot");
-        receiver.took(4).unwrap();
+        assert_eq!(receiver.poll(), Ok(Wanted::Pass { channel: 0, left: 9 }), "larger than a slot");
+        receiver.took(8).unwrap();
         assert_eq!(receiver.poll(), Ok(Wanted::Pass { channel: 0, left: 1 }));
         receiver.took(1).unwrap();
         assert_eq!(receiver.poll(), Ok(Wanted::Give(&[&DATA[..], &[0, 0, 0, 0, 0, 0, 0, 3]].concat())));
@@ -110,8 +110,8 @@ type Row<'a> = (&'a [(usize, Piece)], Refused);
 
 #[test]
 fn what_is_refused_is_refused_for_good_and_names_the_packet() {
-    let beyond = |next, nearest, length| Refused::Beyond { next, nearest, length, slots: 2, slot: 4 };
-    let table: [Row<'_>; 14] = [
+    let beyond = |next, nearest, length| Refused::Beyond { next, nearest, length, slots: 2, slot: 8 };
+    let table: [Row<'_>; 17] = [
         (&[(0, piece(0, 1)), (1, piece(0, 1))], Refused::Twice { index: 0 }),
         (&[(0, piece(2, 1)), (1, piece(2, 1))], Refused::Twice { index: 2 }),
         (&[(0, piece(0, 1)), (0, piece(1, 1)), (0, piece(0, 1))], Refused::Twice { index: 0 }),
@@ -123,10 +123,13 @@ fn what_is_refused_is_refused_for_good_and_names_the_packet() {
             Refused::BeyondLast { last: 0, got: u32::MAX - 1 },
         ),
         (&[(0, piece(2, 1)), (1, config(1, 8))], Refused::BeyondLast { last: 1, got: 2 }),
+        (&[(0, config(1, 8)), (1, piece(2, 1))], Refused::BeyondLast { last: 1, got: 2 }),
+        (&[(0, config(2, 8)), (1, config(1, 8))], Refused::BeyondLast { last: 1, got: 2 }),
+        (&[(0, config(2, 8)), (1, config(2, 8))], Refused::Twice { index: 2 }),
         (&[(0, piece(3, 1)), (1, piece(4, 1))], beyond(0, 3, 1)),
-        (&[(0, piece(1, 5)), (1, piece(9, 1))], beyond(0, 1, 5)),
-        (&[(0, piece(0, 9)), (0, piece(2, 5)), (1, piece(4, 0))], beyond(1, 2, 5)),
-        (&[(0, piece(1, 5)), (1, piece(u32::MAX - 1, 0))], beyond(0, 1, 5)),
+        (&[(0, piece(1, 9)), (1, piece(9, 1))], beyond(0, 1, 9)),
+        (&[(0, piece(0, 9)), (0, piece(2, 9)), (1, piece(4, 0))], beyond(1, 2, 9)),
+        (&[(0, piece(1, 9)), (1, piece(u32::MAX - 1, 0))], beyond(0, 1, 9)),
         (&[(0, piece(u32::MAX - 1, u32::MAX)), (1, piece(7, 0))], beyond(0, 7, 0)),
         (&[(0, config(3, 8)), (1, piece(9, 1))], beyond(0, 3, 8)),
     ];
@@ -203,7 +206,7 @@ fn an_idle_channel_is_waited_for_only_when_nothing_else_can_be_done() {
         receiver.head(1, piece(2, 4)).unwrap();
         assert_eq!(receiver.poll(), Ok(Wanted::Wait));
         receiver.closed(0).unwrap();
-        let beyond = Refused::Beyond { next: 0, nearest: 2, length: 4, slots: 1, slot: 4 };
+        let beyond = Refused::Beyond { next: 0, nearest: 2, length: 4, slots: 1, slot: 8 };
         assert_eq!(receiver.poll(), Err(beyond));
     });
 }

@@ -10,7 +10,7 @@ use rustix::pipe::pipe;
 use vfio_migration_core::session::Code;
 use vfio_migration_core::session::drive::Transport;
 use vfio_migration_host::file::Error;
-use vfio_migration_host::qemu::Unwalkable;
+use vfio_migration_host::qemu::{Channel, ChannelEvent, MemoryPacket, StatePacket, Unwalkable};
 use vfio_migration_tests::golden::*;
 use vfio_migration_tests::machine::{
     Machine, RAM_END, SETUP, Told, data, payloads, ram_entry, ram_start, vfio, walk_fd, walk_file, walk_link,
@@ -117,8 +117,8 @@ fn memory_that_holds_records_sections_and_a_description_is_memory() {
     let bait = [
         &vfio(&data(b"bait"))[..],
         &[0x7e, 0, 0, 0, 2],
-        &PRECOPY_START[..],
-        &PRECOPY_END[..],
+        PRECOPY_START,
+        PRECOPY_END,
         b"\0\x06\0\0\0\x02{}",
         b"QEVM\0\0\0\x03",
     ]
@@ -379,6 +379,60 @@ fn memory_that_does_not_fit_the_list_of_blocks_is_damage() {
     let list = [&0x1004_u64.to_be_bytes()[..], b"\x06pc.ram", &0x2000_u64.to_be_bytes(), &RAM_END];
     machine.begin(1, 1, "ram", 0, &list.concat());
     assert!(walk_file(&machine.end()).says().contains("got 'pc.ram' of 8192 bytes where 4096 are left"));
+}
+
+/// What a walk along a channel told, and the error that ended it.
+fn channel(bytes: &[u8], page_size: u64) -> (Vec<String>, String) {
+    let mut channel = Channel::new(Bytes(bytes), page_size);
+    let mut lines = Vec::new();
+    let error = loop {
+        let event = match channel.next() {
+            Ok(Some(event)) => event,
+            Ok(None) => break String::new(),
+            Err(error) => break error.to_string(),
+        };
+        lines.push(match event {
+            ChannelEvent::Init(init) => format!("channel {}", init.id),
+            ChannelEvent::Memory(packet) => {
+                let MemoryPacket { offset, length, sync, normal_pages, zero_pages, block } = packet;
+                format!("{offset} memory of {length}, {sync}, {normal_pages}, {zero_pages}, '{block}'")
+            }
+            ChannelEvent::State(packet) => {
+                let StatePacket { offset, length, idstr, index, content, bytes, .. } = packet;
+                format!("{offset} {content:?} {index} of '{idstr}', {length}, {bytes} of it")
+            }
+            ChannelEvent::Bytes { bytes, last, .. } => format!("{} bytes, {last}", bytes.len()),
+        });
+    };
+    assert!(channel.offset() == bytes.len() as u64 || !error.is_empty());
+    (lines, error)
+}
+
+#[test]
+fn the_channels_of_qemu_are_walked_to_their_last_byte() {
+    let (lines, error) = channel(MULTIFD_CHANNEL1, 4096);
+    assert_eq!(error, "");
+    assert_eq!(lines[..2], ["channel 1", "64 memory of 1344, true, 0, 0, ''"]);
+    assert_eq!(lines.len(), 1 + 30 + 2);
+    let state = ["181056 Config 1 of '0000:00:02.0/vfio', 4420, 4124 of it", "4124 bytes, true"];
+    assert_eq!(lines[29..31], state);
+    let (lines, error) = channel(MULTIFD_CHANNEL2, 4096);
+    assert_eq!((lines.len(), error.as_str()), (1 + 48 + 2, ""));
+    assert_eq!(lines[46..48], ["384128 Data 0 of '0000:00:02.0/vfio', 324, 36 of it", "36 bytes, true"]);
+}
+
+#[test]
+fn a_channel_that_is_cut_or_of_another_size_of_page_is_never_whole() {
+    let (all, _) = channel(MULTIFD_CHANNEL1, 4096);
+    let (_, error) = channel(MULTIFD_CHANNEL1, 8192);
+    assert!(error.contains("wanted the magic number of a multifd channel"), "{error}");
+    for at in (0..1500).chain(181_000..182_000).chain([185_476 + 1343, 188_163]) {
+        let (lines, error) = channel(&MULTIFD_CHANNEL1[..at], 4096);
+        let whole = [64, 64 + 1344, 181_056, 185_476].contains(&at);
+        assert_eq!(error.is_empty(), whole, "{at}: {error}");
+        let told = lines.len() - usize::from(lines.last().is_some_and(|line| line.ends_with("false")));
+        assert_eq!(lines[..told], all[..told], "{at}");
+    }
 }
 
 proptest! {

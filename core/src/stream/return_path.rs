@@ -5,7 +5,8 @@
 //! recovery have are told by kind and length, so that a reader passes over them.
 //! Source: the format that QEMU's `migration/migration.c` reads and writes; all numbers are big-endian.
 //!
-//! Deliberately absent: who sends what when. A QEMU sends one SWITCHOVER_ACK as soon as no device is waited for.
+//! Deliberately absent: who sends what when. Up to QEMU 11.0 one SWITCHOVER_ACK speaks for all devices; 11.1 counts them
+//! by device, and may want another after a device has begun anew.
 
 use core::fmt;
 

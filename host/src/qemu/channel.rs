@@ -7,7 +7,9 @@ use std::mem;
 use std::os::fd::AsFd;
 
 use vfio_migration_core::session::drive::Transport;
-use vfio_migration_core::stream::multifd::{self, Content, INIT, Init, PAGES, Packet, RAM_HEAD};
+use vfio_migration_core::stream::multifd::{
+    self, Content, DeviceState, INIT, Init, PAGES, Packet, RAM_HEAD, Ram,
+};
 
 use super::ahead::Ahead;
 use super::{PIECE, skip};
@@ -161,25 +163,10 @@ impl<T: Transport> Channel<T> {
                 let rest = ram.rest(self.pages).map_err(refuse)?;
                 skip(&mut self.reader, rest, "a packet of memory")?;
                 self.place = Place::Packet;
-                Ok(Some(ChannelEvent::Memory(MemoryPacket {
-                    offset,
-                    length: have as u64 + rest,
-                    sync: ram.sync,
-                    normal_pages: ram.normal_pages,
-                    zero_pages: ram.zero_pages,
-                    block: String::from_utf8_lossy(ram.block).into_owned(),
-                })))
+                Ok(Some(ChannelEvent::Memory(MemoryPacket::new(offset, have as u64 + rest, &ram))))
             }
             Packet::DeviceState(state) => {
-                self.packet = StatePacket {
-                    offset,
-                    length: have as u64 + u64::from(state.piece.length),
-                    idstr: String::from_utf8_lossy(state.name).into_owned(),
-                    instance: state.instance,
-                    index: state.piece.index,
-                    content: state.piece.content,
-                    bytes: state.piece.length,
-                };
+                self.packet = StatePacket::new(offset, have as u64, &state);
                 self.place = Place::State(state.piece.length.into());
                 Ok(Some(ChannelEvent::State(&self.packet)))
             }
@@ -199,7 +186,32 @@ impl<T: Transport> Channel<T> {
     }
 }
 
+impl MemoryPacket {
+    fn new(offset: u64, length: u64, ram: &Ram<'_>) -> Self {
+        Self {
+            offset,
+            length,
+            sync: ram.sync,
+            normal_pages: ram.normal_pages,
+            zero_pages: ram.zero_pages,
+            block: String::from_utf8_lossy(ram.block).into_owned(),
+        }
+    }
+}
+
 impl StatePacket {
+    fn new(offset: u64, head: u64, state: &DeviceState<'_>) -> Self {
+        Self {
+            offset,
+            length: head + u64::from(state.piece.length),
+            idstr: String::from_utf8_lossy(state.name).into_owned(),
+            instance: state.instance,
+            index: state.piece.index,
+            content: state.piece.content,
+            bytes: state.piece.length,
+        }
+    }
+
     /// What stands in the place of a packet where there was none yet.
     const fn none() -> Self {
         Self {

@@ -36,7 +36,7 @@ pub struct Description {
 
 impl Description {
     /// Finds the description of the stream that begins where `file` is positioned now, and leaves it there. Nothing where
-    /// none ends with the file.
+    /// none ends with the file, and for a stream of ours, which has no section that wants one.
     ///
     /// # Errors
     /// The kernel's answer.
@@ -44,6 +44,14 @@ impl Description {
         let begin = seek(&file, SeekFrom::Current(0))?;
         let size = u64::try_from(fstat(&file)?.st_size).unwrap_or_default();
         let stream = size.saturating_sub(begin);
+        let mut head = [0; OURS.len()];
+        if stream < head.len() as u64 {
+            return Ok(None);
+        }
+        read_at(&file, &mut head, begin)?;
+        if head == OURS {
+            return Ok(None);
+        }
         let mut tail = Vec::new();
         for reach in REACH {
             tail.resize(usize::try_from(reach.min(stream)).unwrap_or_default(), 0);
@@ -177,6 +185,8 @@ fn read_at(file: &impl AsFd, mut buffer: &mut [u8], mut offset: u64) -> io::Resu
 
 /// How far from the end a description is looked for, step by step.
 const REACH: [u64; 3] = [256 << 10, 2 << 20, DESCRIPTION_MAX + HEAD as u64];
+/// What a stream begins with that holds only VFIO sections: preamble, a configuration with an empty name.
+const OURS: [u8; 13] = *b"QEVM\0\0\0\x03\x07\0\0\0\0";
 /// The type byte of a description.
 const DESCRIPTION: u8 = 0x06;
 /// What stands before the JSON: type byte and length.

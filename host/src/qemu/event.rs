@@ -146,6 +146,24 @@ impl Kind {
     }
 }
 
+impl From<Begins> for Kind {
+    fn from(kind: Begins) -> Self {
+        match kind {
+            Begins::Start => Self::Start,
+            Begins::Full => Self::Full,
+        }
+    }
+}
+
+impl From<Continues> for Kind {
+    fn from(kind: Continues) -> Self {
+        match kind {
+            Continues::Part => Self::Part,
+            Continues::End => Self::End,
+        }
+    }
+}
+
 /// What a section's payload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {

@@ -80,10 +80,21 @@ impl<'f> Pieces<'f> {
                     receiver.took(bytes.len())
                 }
                 // No channel is ever said to be idle.
-                Wanted::Wait | Wanted::Nothing => return Ok(()),
+                Wanted::Wait | Wanted::Nothing => return Ok(self.nothing_more(&mut receiver)?),
             };
             answered.map_err(ChannelsError::Misuse)?;
         }
+    }
+
+    /// Reads the channels to their ends: a packet of the device that is left on one is refused.
+    fn nothing_more(&mut self, receiver: &mut Receiver<'_>) -> Result<(), ChannelsError> {
+        for channel in 0..self.channels.len() {
+            if let Some(piece) = self.head(channel)? {
+                receiver.head(channel, piece).map_err(ChannelsError::Misuse)?;
+                receiver.poll().map_err(ChannelsError::Pieces)?;
+            }
+        }
+        Ok(())
     }
 
     /// The next packet of the device on a channel, or nothing at the channel's end.

@@ -12,7 +12,7 @@ use vfio_migration_core::session::drive::Transport;
 use vfio_migration_core::stream::pci_config::BODY_MAX;
 use vfio_migration_core::stream::pci_config::find::{Finder, Found, Progress};
 use vfio_migration_core::stream::record::{Tag, WORD};
-use vfio_migration_core::stream::section::{self, Begins, Continues, FOOTER, Item, SWITCHOVER_START};
+use vfio_migration_core::stream::section::{self, FOOTER, Item, SWITCHOVER_START};
 
 use super::ahead::Ahead;
 use super::description::is_file;
@@ -173,20 +173,13 @@ impl<T: Transport> Walker<T> {
         let offset = self.reader.offset();
         match self.reader.item()? {
             Item::Begin { kind, id, name, instance, version } => {
-                let idstr = String::from_utf8_lossy(name).into_owned();
-                let kind = match kind {
-                    Begins::Start => Kind::Start,
-                    Begins::Full => Kind::Full,
-                };
+                let (kind, idstr) = (kind.into(), String::from_utf8_lossy(name).into_owned());
                 let family = Family::of(&idstr);
                 let section = Section { kind, family, id, idstr, instance, version, ..Section::none() };
                 self.section(Section { offset, ..section })
             }
             Item::Continue { kind, id } => {
-                let kind = match kind {
-                    Continues::Part => Kind::Part,
-                    Continues::End => Kind::End,
-                };
+                let kind = Kind::from(kind);
                 let Some(start) = self.live.get(&id) else {
                     let (wanted, got) =
                         ("a section that a START began", format!("{} of section {id}", kind.name()));
@@ -194,18 +187,7 @@ impl<T: Transport> Walker<T> {
                 };
                 self.section(Section { kind, offset, ..start.clone() })
             }
-            Item::Command { command, length } => {
-                if command == PACKAGED {
-                    return Err(Error::Unwalkable { offset, reason: Unwalkable::Packaged });
-                }
-                skip(&mut self.reader, length.into(), "a command")?;
-                if command == SWITCHOVER_START {
-                    self.phase = self.phase.max(Phase::StopCopy);
-                }
-                self.place = Place::Item;
-                let (length, phase) = (self.reader.offset() - offset, self.phase);
-                Ok(Event::Command { offset, command, length, phase })
-            }
+            Item::Command { command, length } => self.command(offset, command, length),
             Item::EndOfStream => {
                 (self.phase, self.place) = (Phase::End, Place::Description);
                 Ok(Event::EndOfStream { offset })
@@ -218,6 +200,20 @@ impl<T: Transport> Walker<T> {
                 })
             }
         }
+    }
+
+    /// Reads the data of a command.
+    fn command(&mut self, offset: u64, command: u16, length: u16) -> Result<Event<'_>, Error> {
+        if command == PACKAGED {
+            return Err(Error::Unwalkable { offset, reason: Unwalkable::Packaged });
+        }
+        skip(&mut self.reader, length.into(), "a command")?;
+        if command == SWITCHOVER_START {
+            self.phase = self.phase.max(Phase::StopCopy);
+        }
+        self.place = Place::Item;
+        let (length, phase) = (self.reader.offset() - offset, self.phase);
+        Ok(Event::Command { offset, command, length, phase })
     }
 
     /// Begins a section whose header was read.

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 mod bench;
 mod conform;
 mod dry_run;
+mod extract;
 mod files;
 mod inspect;
 mod several;
@@ -94,7 +95,7 @@ fn help_has_examples_exit_codes_and_the_warning_about_resets() {
     for text in ["Examples:", "Exit codes:", "resets a PCI function", "fd:N"] {
         assert!(help.contains(text), "{text} in {help}");
     }
-    for command in ["demo", "probe", "save", "load", "move", "inspect"] {
+    for command in ["demo", "probe", "save", "load", "move", "inspect", "extract"] {
         let help = run(&[command, "--help"]);
         assert!(stdout(&help).contains("Examples:"), "{command}");
     }

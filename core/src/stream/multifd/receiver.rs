@@ -396,12 +396,10 @@ impl<'s> Receiver<'s> {
         }
     }
 
-    /// Whether a piece, whose turn it is not, can be kept.
+    /// Whether a piece, whose turn it is not, can be kept: its slot is free then, since no other of those pieces has it.
     fn fits(&self, piece: Piece) -> bool {
         let ahead = size(piece.index.saturating_sub(self.next));
-        ahead <= self.slots.len()
-            && length(piece) <= self.slot_size()
-            && self.slots.get(self.slot_of(piece.index)).is_some_and(|Slot(kept)| kept.is_none())
+        ahead <= self.slots.len() && length(piece) <= self.slot_size()
     }
 
     /// The kept piece with this number.
@@ -502,7 +500,7 @@ impl<'s> Receiver<'s> {
         }
     }
 
-    /// The slot for a piece: those that can be kept at the same time have different ones.
+    /// The slot for a piece: no two of those that can be kept at the same time have the same.
     fn slot_of(&self, index: u32) -> usize {
         size(index).checked_rem(self.slots.len()).unwrap_or_default()
     }

@@ -12,17 +12,21 @@ use vfio_migration_host::file;
 use vfio_migration_host::link::Link;
 use vfio_migration_host::qemu::{Channel, ChannelEvent, Event, Walker};
 
+use crate::output::Output;
 use crate::stdio;
 use crate::{Fail, IO, Outcome, STREAM, stdout_failed};
 
 mod config;
 mod json;
+mod picture;
 mod pieces;
+mod svg;
 mod text;
 mod totals;
 
 use config::PciConfig;
 use json::Json;
+use picture::Picture;
 use text::Text;
 use totals::Totals;
 
@@ -33,6 +37,7 @@ Examples:
   vfio-migrate inspect card.state --json | jq '.sections[].records[]'
   vfio-migrate inspect machine.bin                 # a whole machine's stream, as QEMU's `migrate file:` writes it
   vfio-migrate inspect main.bin --channel 1.bin 2.bin   # one with multifd, whose channels were kept in files
+  vfio-migrate inspect machine.bin --svg machine.svg    # a picture, for a browser
 
 A damaged file is shown up to its damage, and the program then ends with 4. Other devices' sections have no length; it
 stands in the description at the end. A pipe can therefore be read up to the first of them only, which also ends with 4;
@@ -43,6 +48,9 @@ pub(crate) struct Arguments {
     /// The other channels of a machine with multifd, which stand beside its file
     #[arg(long, num_args = 1.., value_name = "FILE")]
     channel: Vec<PathBuf>,
+    /// Draw the stream as a picture
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -52,14 +60,22 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let input = stdio::input(&arguments.file, "FILE -")?;
     let channels = arguments.channel.iter().map(|path| Ok((path, stdio::input(path, "--channel -")?)));
     let channels = channels.collect::<Result<Vec<_>, Fail>>()?;
+    arguments.svg.as_deref().map_or(Ok(()), Output::check)?;
     let walker = Walker::open(input).map_err(|error| Fail::io(arguments.file.display(), error))?;
     let out = io::BufWriter::new(io::stdout().lock());
+    let mut picture = Picture::default();
     let found = if arguments.json {
-        look(walker, channels, Json::new(out))
+        look(walker, channels, &mut picture, Json::new(out))
     } else {
-        look(walker, channels, Text::new(out))
+        look(walker, channels, &mut picture, Text::new(out))
     };
-    match found.map_err(stdout_failed)? {
+    let found = found.map_err(stdout_failed)?;
+    if let Some(path) = &arguments.svg {
+        let title = arguments.file.file_name().unwrap_or_default().to_string_lossy();
+        let output = Output::at(path)?;
+        keep(&output, &svg::draw(&picture, &title)).map_err(|error| Fail::io(path.display(), error))?;
+    }
+    match found {
         Ok(()) => Ok(()),
         Err((channel, error)) => {
             let exit = if matches!(error, file::Error::Recv { .. }) { IO } else { STREAM };
@@ -97,14 +113,15 @@ type Found<'a> = Result<(), (Option<&'a PathBuf>, file::Error)>;
 fn look<'a>(
     mut walker: Walker<Link<OwnedFd>>,
     channels: Vec<(&'a PathBuf, OwnedFd)>,
+    picture: &mut Picture,
     mut report: impl Report,
 ) -> io::Result<Found<'a>> {
     let mut totals = Totals::default();
-    let error = stream(&mut walker, &mut totals, &mut report)?;
+    let error = stream(&mut walker, &mut totals, picture, &mut report)?;
     let mut found = error.map_or(Ok(()), |error| Err((None, error)));
     for (path, input) in channels {
         let channel = Channel::open(input, walker.page_size());
-        let error = look_at_channel(path, channel, &mut totals, &mut report)?;
+        let error = look_at_channel(path, channel, &mut totals, picture, &mut report)?;
         found = found.and(error.map_or(Ok(()), |error| Err((Some(path), error))));
     }
     found = found.and_then(|()| totals.check_pieces().map_err(|error| (None, error)));
@@ -116,6 +133,7 @@ fn look<'a>(
 fn stream(
     walker: &mut Walker<Link<OwnedFd>>,
     totals: &mut Totals,
+    picture: &mut Picture,
     report: &mut impl Report,
 ) -> io::Result<Option<file::Error>> {
     let mut body = Vec::new();
@@ -124,6 +142,7 @@ fn stream(
             Ok(Some(event)) => {
                 let config = config_in(&event, &mut body);
                 totals.count(&event);
+                picture.take(&event);
                 report.event(&event, config.as_ref())?;
             }
             Ok(None) => break None,
@@ -131,6 +150,7 @@ fn stream(
         }
     };
     totals.stream_end(walker);
+    picture.stream_end(walker, error.as_ref());
     report.stream_end(walker.offset(), error.as_ref())?;
     Ok(error)
 }
@@ -139,15 +159,18 @@ fn look_at_channel(
     path: &Path,
     mut channel: Channel<Link<OwnedFd>>,
     totals: &mut Totals,
+    picture: &mut Picture,
     report: &mut impl Report,
 ) -> io::Result<Option<file::Error>> {
     report.channel(path)?;
+    picture.channel(&path.file_name().unwrap_or_default().to_string_lossy());
     let mut body = Vec::new();
     let error = loop {
         match channel.next() {
             Ok(Some(event)) => {
                 let config = config_on(&event, &mut body);
                 totals.count_packet(&event);
+                picture.packet(&event);
                 report.packet(&event, config.as_ref())?;
             }
             Ok(None) => break None,
@@ -155,8 +178,18 @@ fn look_at_channel(
         }
     };
     totals.channel_end(channel.offset());
+    picture.channel_end(channel.offset());
     report.channel_end(channel.offset(), error.as_ref())?;
     Ok(error)
+}
+
+/// Writes a picture into its file, which is there whole or not at all.
+fn keep(output: &Output, svg: &str) -> io::Result<()> {
+    let mut rest = svg.as_bytes();
+    while !rest.is_empty() {
+        rest = &rest[rustix::io::write(output, rest)?..];
+    }
+    output.keep()
 }
 
 /// Gathers the bytes of a CONFIG record in `body`, and decodes them when they are whole.

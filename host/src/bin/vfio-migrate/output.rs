@@ -47,9 +47,20 @@ impl Output {
         open.map_or_else(|| Self::begin(path), Ok)
     }
 
+    /// What a user calls `path`, for what is written at once.
+    pub(crate) fn at(path: &Path) -> Result<Self, Fail> {
+        Self::existing(path)?.map_or_else(|| Self::begin(path), Ok)
+    }
+
+    /// Fails where no file could be made that is called `path`.
+    pub(crate) fn check(path: &Path) -> Result<(), Fail> {
+        let is_special = fs::metadata(path).is_ok_and(|existing| !existing.is_file());
+        if is_special { Ok(()) } else { Self::begin(path).map(drop) }
+    }
+
     /// Begins a file that will be called `path`, or what `path` links to. A new file is its owner's alone: a device's
     /// state may hold a guest's secrets.
-    pub(crate) fn begin(path: &Path) -> Result<Self, Fail> {
+    fn begin(path: &Path) -> Result<Self, Fail> {
         if path.as_os_str().as_bytes().ends_with(b"/") {
             return Err(Fail::usage(anyhow::anyhow!(
                 "--output: wanted a file, got the folder {}",

@@ -177,9 +177,8 @@ fn check_qemu_ids(paths: &[String], devices: usize) -> Outcome {
 /// Opens the output; in a dry run only looks whether a file could be made.
 fn output(arguments: &Arguments, interrupt: &Interrupt) -> Result<Option<Output>, Fail> {
     if arguments.dry_run {
-        let is_special = std::fs::metadata(&arguments.output).is_ok_and(|existing| !existing.is_file());
-        if arguments.output.as_os_str() != "-" && !is_special {
-            Output::begin(&arguments.output)?;
+        if arguments.output.as_os_str() != "-" {
+            Output::check(&arguments.output)?;
         }
         return Ok(None);
     }

@@ -28,6 +28,8 @@ pub(super) struct Json<W> {
     config: Option<Value>,
     /// The number of the channel that is told.
     id: Option<u8>,
+    /// The configurations on it.
+    configs: Vec<Value>,
 }
 
 /// How far the object is written.
@@ -53,6 +55,7 @@ impl<W: Write> Json<W> {
             description: Value::Null,
             config: None,
             id: None,
+            configs: Vec::new(),
         }
     }
 
@@ -206,18 +209,23 @@ impl<W: Write> Report for Json<W> {
                     "idstr": packet.idstr, "instance": packet.instance, "index": packet.index,
                 }))
             }
-            ChannelEvent::Bytes { .. } => match config {
-                Some(config) => self.record(&json!({ "config": config })),
-                None => Ok(()),
-            },
+            ChannelEvent::Bytes { .. } => {
+                if let Some(config) = config.filter(|_| self.configs.len() < CONFIGS_MAX) {
+                    self.configs.push(serde_json::to_value(config)?);
+                }
+                Ok(())
+            }
         }
     }
 
     fn channel_end(&mut self, offset: u64, error: Option<&file::Error>) -> io::Result<()> {
         self.place = Place::Sections { any: true };
         let damage = error.map_or(Value::Null, |error| ended(offset, error));
-        let id = Value::from(self.id.take());
-        write!(self.out, "], \"id\": {id}, \"channel_bytes\": {offset}, \"damage\": {damage}}}")
+        let (id, configs) = (Value::from(self.id.take()), Value::from(std::mem::take(&mut self.configs)));
+        write!(
+            self.out,
+            "], \"id\": {id}, \"channel_bytes\": {offset}, \"configs\": {configs}, \"damage\": {damage}}}"
+        )
     }
 
     fn end(&mut self, totals: &Totals) -> io::Result<()> {
@@ -257,3 +265,5 @@ fn held(contents: Contents, blocks: &[Block]) -> Option<Value> {
 
 /// The most commands that are told.
 const COMMANDS_MAX: usize = 4096;
+/// The most configurations of a channel that are told.
+const CONFIGS_MAX: usize = 64;

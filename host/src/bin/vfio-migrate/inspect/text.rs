@@ -139,6 +139,16 @@ impl<W: Write> Text<W> {
             let (sections, bytes, data) = (phase.sections, phase.bytes, phase.data_bytes);
             writeln!(out, "{:<34} {sections:>8} {bytes:>12} {data:>12}", phase.phase)?;
         }
+        self.channel_totals(totals)?;
+        let Totals { stream_bytes, data_bytes, data_records, .. } = totals;
+        writeln!(
+            self.out,
+            "\n{data_bytes} bytes of state in {data_records} DATA records; {stream_bytes} bytes were read"
+        )
+    }
+
+    fn channel_totals(&mut self, totals: &Totals) -> io::Result<()> {
+        let out = &mut self.out;
         if totals.channels.files > 0 {
             let Channels { files, bytes, memory_bytes, pages, state_bytes } = totals.channels;
             writeln!(
@@ -154,11 +164,7 @@ impl<W: Write> Text<W> {
                 "'{idstr}' on the channels: {data_bytes} bytes of data in {pieces} packets, {whole}"
             )?;
         }
-        let Totals { stream_bytes, data_bytes, data_records, .. } = totals;
-        writeln!(
-            out,
-            "\n{data_bytes} bytes of state in {data_records} DATA records; {stream_bytes} bytes were read"
-        )
+        Ok(())
     }
 }
 
