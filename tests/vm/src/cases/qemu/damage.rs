@@ -1,43 +1,27 @@
-//! Streams that are damaged in one place: what QEMU says of them, what we say, and where each leaves the device.
-//!
-//! The page `docs/qemu-refusals.md` is made here, and printed in lines that `cargo xtask vm` looks for.
+//! What can be wrong in one place of a stream.
 //!
 //! Deliberately absent: all places. Each kind of damage stands for itself here; each byte's turn comes in `tests/tests`.
 
 use std::fs;
 use std::ops::Range;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
-use super::{KINDS, Kind, Subject, section};
-use crate::device::{RUNNING, state_name};
-use crate::modules::Set;
-use crate::qemu::{self, DEVICES, End, Qemu, Setup};
+use super::section;
 use crate::stream::{Section, sections};
-use crate::suite::Bench;
-use crate::tool::{self, DONE};
-
-/// Files of `vfio-migrate save --qemu-id`.
-pub(super) fn of_ours(bench: &Bench) -> Result<()> {
-    table(bench.source.set(), &OURS)
-}
-
-/// Streams of whole machines that QEMU saved.
-pub(super) fn of_qemu(bench: &Bench) -> Result<()> {
-    table(bench.source.set(), &QEMUS)
-}
 
 /// A whole stream, and the sections of the device in it.
-struct Intact {
+pub(super) struct Intact {
     bytes: Vec<u8>,
     device: Vec<Section>,
     end: usize,
 }
 
 impl Intact {
-    fn read() -> Result<Self> {
-        let bytes = fs::read(INTACT)?;
-        let all = sections(INTACT)?;
+    /// Reads a file.
+    pub(super) fn read(path: &str) -> Result<Self> {
+        let bytes = fs::read(path)?;
+        let all = sections(path)?;
         let end = all.last().context("no section")?.place.end;
         let device = all.into_iter().filter(|one| one.name == section(0)).collect();
         Ok(Self { bytes, device, end })
@@ -76,9 +60,10 @@ impl Intact {
 }
 
 /// A kind of damage: what it is, and the damaged stream; nothing where the stream has no such place.
-type Damage = (&'static str, fn(&Intact) -> Option<Vec<u8>>);
+pub(super) type Damage = (&'static str, fn(&Intact) -> Option<Vec<u8>>);
 
-const DAMAGES: &[Damage] = &[
+/// All kinds; the first one is none.
+pub(super) const DAMAGES: &[Damage] = &[
     ("nothing", |intact| Some(intact.bytes.clone())),
     ("the tag of the last data is unknown", |intact| Some(intact.flipped([intact.data()?.0.end - 2]))),
     ("cut in the middle of the last data", |intact| {
@@ -145,167 +130,3 @@ const DAMAGES: &[Damage] = &[
     ("the description is cut", |intact| Some(intact.bytes[..intact.bytes.len() - 5].to_vec())),
     ("the description is missing", |intact| Some(intact.bytes[..=intact.end].to_vec())),
 ];
-
-/// How a stream is saved for a table, which returns the device's content, and how `load` is told to take it.
-struct Origin {
-    save: fn(&dyn Subject, &str) -> Result<String>,
-    load: &'static str,
-    /// The part of the page, and what stands above its tables.
-    part: &'static str,
-    head: &'static str,
-}
-
-/// Lets each QEMU save a device, or saves it for it, damages the stream in each way, and gives it to that QEMU and to
-/// `load`. Prints a part of the page.
-fn table(set: Set, origin: &Origin) -> Result<()> {
-    let mut page = origin.head.to_string();
-    for kind in &KINDS[..2] {
-        page += &format!("\n### {}\n\n| damage | QEMU | vfio-migrate load |\n|---|---|---|\n", kind.0);
-        let rows: Vec<_> = qemu::versions()?
-            .iter()
-            .map(|version| of_version(set, kind, origin, version))
-            .collect::<Result<_>>()?;
-        for (place, (what, _)) in DAMAGES.iter().enumerate() {
-            let of_all = rows.iter().filter_map(|rows| rows.get(place)?.as_ref());
-            let (qemu, ours): (Vec<_>, Vec<_>) = of_all.cloned().unzip();
-            if !qemu.is_empty() {
-                page += &format!("| {what} | {} | {} |\n", together(&qemu), together(&ours));
-            }
-        }
-    }
-    page.lines().for_each(|line| println!("page docs/qemu-refusals.md {}|{line}", origin.part));
-    Ok(())
-}
-
-/// What came of a damage: with a QEMU, named after its version, and with `load`.
-type Row = ((String, String), (String, String));
-
-/// All damages of a stream for a QEMU.
-fn of_version(set: Set, kind: &Kind, origin: &Origin, version: &str) -> Result<Vec<Option<Row>>> {
-    let make = |number| kind.1(set, &format!("e0000000-0000-0000-0000-{number:012}"));
-    let source = make(1)?;
-    let content = (origin.save)(source.as_ref(), version)?;
-    let intact = Intact::read()?;
-    let mut rows = Vec::new();
-    for (what, damage) in DAMAGES {
-        let Some(bytes) = damage(&intact) else {
-            rows.push(None);
-            continue;
-        };
-        fs::write(DAMAGED, bytes)?;
-        let name = |verdict| (version.to_string(), verdict);
-        // A device that was left in RESUMING can't be used again.
-        let qemu = by_qemu(make(2)?.as_ref(), version, &content)
-            .with_context(|| format!("{what}, QEMU {version}"))?;
-        let ours = by_us(make(3)?.as_ref(), origin.load, &content, what == &DAMAGES[0].0)
-            .with_context(|| format!("{what}, stream of {version}"))?;
-        rows.push(Some((name(qemu), name(ours))));
-    }
-    Ok(rows)
-}
-
-/// What a QEMU makes of the damaged stream.
-fn by_qemu(target: &dyn Subject, version: &str, content: &str) -> Result<String> {
-    target.renew()?;
-    match Qemu::try_load(&Setup::waiting(version, &[target.card()]), &format!("file:{DAMAGED}"))? {
-        End::Quit => taken(target, content),
-        End::Refused(exit, said) => refused(target, exit, &said),
-    }
-}
-
-/// What `load` makes of the damaged stream.
-fn by_us(target: &dyn Subject, options: &str, content: &str, is_intact: bool) -> Result<String> {
-    target.renew()?;
-    let outcome = tool::run(&format!("load {} --input {DAMAGED} {options}", target.card().argument()?))?;
-    ensure!(!is_intact || outcome.is_done(), "it is intact, and is refused: {}", outcome.errors());
-    if outcome.is_done() {
-        return taken(target, content);
-    }
-    target.card().check_state(RUNNING)?;
-    refused(target, outcome.exit_code(), &outcome.errors())
-}
-
-fn taken(target: &dyn Subject, content: &str) -> Result<String> {
-    let is_right = target.content()? == content;
-    Ok(format!("taken; the content is {}", if is_right { "right" } else { "**another one**" }))
-}
-
-fn refused(target: &dyn Subject, exit: Option<i32>, said: &str) -> Result<String> {
-    let said = said.replace(&target.card().argument()?, "DEVICE").replace(target.card().uuid(), "UUID");
-    let said = said
-        .split_once("; the device ")
-        .map_or(said.as_str(), |(said, _)| said)
-        .trim_start_matches(OURS_BEGINS);
-    let is_usual = |line: &&str| USUAL.iter().any(|words| line.contains(words));
-    let lines = said.lines().filter(|line| !is_usual(line));
-    let lines: Vec<_> = lines.map(|line| line.trim_start_matches("qemu-system-x86_64: ")).collect();
-    let (said, state) = (masked(&lines.join(" / ")).replace('|', "\\|"), state_name(target.card().state()?));
-    let exit = exit.map_or("a signal".to_string(), |code| format!("exit code {code}"));
-    Ok(format!("refused, {exit}, device in {state}: `{said}`"))
-}
-
-/// Numbers of five digits and more are another time others.
-fn masked(said: &str) -> String {
-    let mut masked = String::new();
-    for word in said.split_inclusive(|letter: char| !letter.is_ascii_alphanumeric()) {
-        let digits = word.trim_end_matches(|letter: char| !letter.is_ascii_alphanumeric());
-        let is_number = digits.len() >= 5 && digits.chars().any(|letter| letter.is_ascii_digit());
-        let hides = is_number && digits.chars().all(|letter| letter.is_ascii_hexdigit());
-        masked += &if hides { word.replace(digits, "…") } else { word.to_string() };
-    }
-    masked
-}
-
-/// The verdicts of all versions: once where they are the same.
-fn together(verdicts: &[(String, String)]) -> String {
-    let first = verdicts.first().map_or("", |(_, verdict)| verdict);
-    if verdicts.iter().all(|(_, verdict)| verdict == first) {
-        return first.to_string();
-    }
-    let each: Vec<_> = verdicts.iter().map(|(version, verdict)| format!("{version}: {verdict}")).collect();
-    each.join("<br>")
-}
-
-/// What QEMU says of these devices in any case.
-const USUAL: [&str; 2] = [": warning: ", "Cannot reset device"];
-
-/// How what `load` says begins here.
-const OURS_BEGINS: &str = "vfio-migrate: ";
-
-const INTACT: &str = "/tmp/intact";
-const DAMAGED: &str = "/tmp/damaged";
-
-const OURS: Origin = Origin {
-    save: |source, _| {
-        let device = source.card().argument()?;
-        let save = format!("save {device} --qemu-id {} --config --output {INTACT}", DEVICES[0]);
-        let content = source.renew()?;
-        tool::run(&save)?.expect(&[DONE]).map(|_| content)
-    },
-    load: "",
-    part: "1/2",
-    head: "\
-# Damaged streams
-
-What QEMU and `vfio-migrate load` say of a stream that is damaged in one place, and the state in which they leave the
-device. The VM of `cargo xtask vm --all` prints this page; `cargo xtask vm --all --bless` writes it. Numbers that are
-others each time are left out. A device that a QEMU leaves in RESUMING refuses the next QEMU; a reset helps, or
-`vfio-migrate recover`.
-
-## A file of `vfio-migrate save --qemu-id --config`
-",
-};
-
-const QEMUS: Origin = Origin {
-    save: |source, version| {
-        let mut content = source.renew()?;
-        Qemu::save(&Setup::running(version, &[source.card()]), &format!("file:{INTACT}"), |_| {
-            content = source.renew_in_machine(content.clone())?;
-            Ok(())
-        })?;
-        Ok(content)
-    },
-    load: "--section 0000:00:02.0/vfio",
-    part: "2/2",
-    head: "\n## A stream of a whole machine, which QEMU saved\n",
-};

@@ -7,6 +7,7 @@
 
 mod damage;
 mod give;
+mod refusals;
 mod splice;
 mod take;
 
@@ -32,8 +33,8 @@ pub(super) const CASES: &[Case] = &[
 /// All ways, with each kind of device; damage on one set of modules each.
 pub(super) fn long(set: Set) -> Vec<Case> {
     let damage: Case = match set {
-        Set::Stock => ("file_for_a_qemu_that_is_damaged_is_refused", damage::of_ours),
-        Set::Iommufd => ("stream_of_a_qemu_that_is_damaged_is_refused", damage::of_qemu),
+        Set::Stock => ("file_for_a_qemu_that_is_damaged_is_refused", refusals::of_ours),
+        Set::Iommufd => ("stream_of_a_qemu_that_is_damaged_is_refused", refusals::of_qemu),
     };
     [WAYS, &[damage]].concat()
 }
@@ -116,8 +117,12 @@ type Kind = (&'static str, fn(Set, &str) -> Result<Box<dyn Subject>>);
 
 const KINDS: &[Kind] = &[
     ("mtty", |set, uuid| Ok(Box::new(Card::create(set, "mtty-1", uuid)?))),
-    ("migtest-pci", |set, uuid| function(set, 256, uuid)),
-    ("migtest-pci-4096", |set, uuid| function(set, 4096, uuid)),
+    ("migtest-pci", |set, uuid| Ok(Box::new(function(set, 256, uuid)?))),
+    ("migtest-pci-4096 without PRE_COPY", |set, uuid| {
+        let device = function(set, 4096, uuid)?;
+        device.knob("flags", STOP_COPY_AND_P2P)?;
+        Ok(Box::new(device))
+    }),
 ];
 
 /// A QEMU's version, with two devices to save and two to load into.
@@ -128,10 +133,10 @@ struct Scene {
 }
 
 /// A function with megabytes.
-fn function(set: Set, config: usize, uuid: &str) -> Result<Box<dyn Subject>> {
+fn function(set: Set, config: usize, uuid: &str) -> Result<TestDevice> {
     let device = TestDevice::create_function(set, config, uuid)?;
     device.knob("size", SIZE)?;
-    Ok(Box::new(device))
+    Ok(device)
 }
 
 /// Tries a way with each QEMU and each of these kinds of devices; `way` returns what was seen.
@@ -155,6 +160,9 @@ fn each(name: &str, bench: &Bench, kinds: &[Kind], way: fn(&Scene) -> Result<Str
 fn section(place: usize) -> String {
     format!("{}/vfio", DEVICES[place])
 }
+
+/// Flags of a driver that lacks PRE_COPY.
+const STOP_COPY_AND_P2P: u32 = 3;
 
 /// Bytes of a function's content.
 const SIZE: u64 = (3 << 20) + 12 * 4096;
