@@ -194,6 +194,7 @@ fn a_file_with_mapped_ram_is_refused_with_the_reason() {
     let capabilities = b"\0\0\0\x02\x0fx-ignore-shared\x0amapped-ram";
     let told = walk_file(&Machine::new(&[("configuration/capabilities", capabilities)]).end());
     assert!(matches!(told.error, Some(Error::Unwalkable { offset: 8, reason: Unwalkable::MappedRam })));
+    assert_eq!(told.lines, ["0 configuration of 'pc' to 78"], "what stands before the memory is told");
 }
 
 #[test]

@@ -5,6 +5,21 @@
 //! memory (`ram`) page by page; how long the sections of other devices are, the [`Description`] at the stream's end
 //! says, which only a file can give before its time. [`Channel`] goes through one of the channels beside a stream.
 //!
+//! ```no_run
+//! use vfio_migration_host::qemu::{Event, Walker};
+//!
+//! let mut walker = Walker::open(std::fs::File::open("machine.bin")?)?;
+//! while let Some(event) = walker.next()? {
+//!     match event {
+//!         Event::Section(section) => println!("{} {}", section.offset, section.idstr),
+//!         // Joined, a section's pieces are its payload, with every tag.
+//!         Event::Payload { section, bytes, .. } => println!("  {} bytes of {}", bytes.len(), section.id),
+//!         _ => {}
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Deliberately absent: what other devices' sections mean, and loading anything.
 
 use std::fmt;

@@ -58,7 +58,8 @@ enum Place {
     Vfio(Payload),
     Ram,
     Opaque(u64),
-    Unwalkable(Unwalkable),
+    /// Nothing that can be read, from this byte on.
+    Unwalkable(u64, Unwalkable),
     Footer,
     Description,
     Nothing,
@@ -121,7 +122,7 @@ impl<T: Transport> Walker<T> {
                 skip(&mut self.reader, length, "a device's section")?;
                 self.footer().map(Some)
             }
-            Place::Unwalkable(reason) => Err(Error::Unwalkable { offset: self.section.payload, reason }),
+            Place::Unwalkable(offset, reason) => Err(Error::Unwalkable { offset, reason }),
             Place::Footer => self.footer().map(Some),
             Place::Description => self.end(),
             Place::Nothing => Ok(None),
@@ -157,14 +158,14 @@ impl<T: Transport> Walker<T> {
         self.reader.preamble()?;
         let offset = self.reader.offset();
         self.configuration = Configuration::read(&mut self.reader)?;
-        if self.configuration.has("mapped-ram") {
-            return Err(Error::Unwalkable { offset, reason: Unwalkable::MappedRam });
-        }
         self.ram.ignore_shared = self.configuration.has("x-ignore-shared");
         let bits = self.configuration.target_page_bits.filter(|bits| (10..=18).contains(bits));
         let described = self.description.as_ref().and_then(|description| description.page_size);
         self.ram.page_size = bits.map(|bits| 1 << bits).or(described).unwrap_or(self.ram.page_size);
-        self.place = Place::Item;
+        self.place = match self.configuration.has("mapped-ram") {
+            true => Place::Unwalkable(offset, Unwalkable::MappedRam),
+            false => Place::Item,
+        };
         Ok(Event::Configuration { length: self.reader.offset(), configuration: &self.configuration })
     }
 
@@ -260,12 +261,13 @@ impl<T: Transport> Walker<T> {
             (_, kind, _) => {
                 self.contents = Contents::Opaque(0);
                 let section = section_in_words();
-                Place::Unwalkable(match (kind, &self.description) {
+                let reason = match (kind, &self.description) {
                     (Kind::Start | Kind::Part | Kind::End, _) => Unwalkable::Live { section },
                     (Kind::Full, Some(_)) => Unwalkable::NotDescribed { section },
                     (Kind::Full, None) if self.is_file => Unwalkable::NoDescription { section },
                     (Kind::Full, None) => Unwalkable::Pipe { section },
-                })
+                };
+                Place::Unwalkable(begins, reason)
             }
         }
     }

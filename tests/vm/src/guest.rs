@@ -40,11 +40,40 @@ impl Guest {
         self.configure(MSIX, ENABLE)
     }
 
-    /// Raises an interrupt through the function's register, and waits for what it writes.
+    /// Raises an interrupt, and waits for what it writes.
     pub(crate) fn interrupt(&mut self, vector: u64) -> Result<()> {
-        let before = self.memory(word(vector))?;
-        ensure!(before == 0, "vector {vector}: wanted a word that nobody wrote yet, got {before:#x}");
-        self.tell(&format!("writeq {:#x} {vector:#x}", REGISTERS + register::RAISE))?;
+        self.check_silent(vector)?;
+        self.raise(vector)?;
+        self.wait_for(vector)
+    }
+
+    /// Masks an interrupt and raises it, and waits until it is pending.
+    pub(crate) fn interrupt_masked(&mut self, vector: u64) -> Result<()> {
+        self.tell(&format!("writel {:#x} 1", TABLE + 16 * vector + 12))?;
+        self.raise(vector)?;
+        wait_until(&format!("vector {vector} is pending"), || Ok(self.memory(PENDING)? == 1 << vector))?;
+        self.check_silent(vector)
+    }
+
+    /// Unmasks a pending interrupt, and waits for what it writes.
+    pub(crate) fn unmask(&mut self, vector: u64) -> Result<()> {
+        self.check_silent(vector)?;
+        self.tell(&format!("writel {:#x} 0", TABLE + 16 * vector + 12))?;
+        self.wait_for(vector)
+    }
+
+    /// Raises an interrupt through the function's register.
+    fn raise(&mut self, vector: u64) -> Result<()> {
+        self.tell(&format!("writeq {:#x} {vector:#x}", REGISTERS + register::RAISE)).map(drop)
+    }
+
+    fn check_silent(&mut self, vector: u64) -> Result<()> {
+        let got = self.memory(word(vector))?;
+        ensure!(got == 0, "vector {vector}: wanted a word that nobody wrote yet, got {got:#x}");
+        Ok(())
+    }
+
+    fn wait_for(&mut self, vector: u64) -> Result<()> {
         wait_until(&format!("vector {vector} writes its number"), || {
             Ok(self.memory(word(vector))? == number(vector))
         })
@@ -87,6 +116,7 @@ const VECTORS: u64 = 4;
 /// Where the function's registers and its table of MSI-X are to be: above the memory.
 const REGISTERS: u64 = 0xe000_0000;
 const TABLE: u64 = 0xe000_1000;
+const PENDING: u64 = TABLE + 0x800;
 
 /// The ports of a machine's configuration spaces.
 const ADDRESS_PORT: u64 = 0xcf8;

@@ -24,6 +24,9 @@ pub(super) const CASES: &[Case] = &[
 
 /// A write of all ones tells a BAR's size; a reset takes it back.
 fn configuration(bench: &Bench) -> Result<()> {
+    let api =
+        fs::read_to_string("/sys/class/mdev_bus/migtest-pci/mdev_supported_types/migtest-pci/device_api")?;
+    ensure!(api == "vfio-pci\n", "the API: got {api:?}");
     for size in [256, 4096] {
         let device = TestDevice::create_function(bench.source.set(), size, UUID)?;
         let held = device.open()?;
@@ -88,7 +91,7 @@ fn interrupts(bench: &Bench) -> Result<()> {
 }
 
 /// From the first device by our program into a QEMU with the second, and by that QEMU's file into one with the third. The
-/// first QEMU's guest arms its interrupts, the second one's finds them armed.
+/// first QEMU's guest arms its interrupts, of which one stays pending; the second one's finds them so.
 fn goes_on(bench: &Bench, config: usize) -> Result<()> {
     let function = |number| function(bench, config, number);
     let (first, second, third) = (function(1)?, function(2)?, function(3)?);
@@ -101,6 +104,7 @@ fn goes_on(bench: &Bench, config: usize) -> Result<()> {
         let mut guest = Guest::connect()?;
         guest.set_up()?;
         guest.interrupt(1)?;
+        guest.interrupt_masked(3)?;
         second.count_anew()?;
         qemu.migrate(&format!("file:{QEMUS}"))
     })?;
@@ -110,7 +114,9 @@ fn goes_on(bench: &Bench, config: usize) -> Result<()> {
     let length = check_config(config)?;
     Qemu::load_and(&Setup::waiting(&version, &[third.card()]), &format!("file:{QEMUS}"), |_| {
         check(&third, "RUNNING", sent).context("what the next QEMU has loaded")?;
-        Guest::connect()?.interrupt(2)
+        let mut guest = Guest::connect()?;
+        guest.interrupt(2)?;
+        guest.unmask(3)
     })?;
     println!(
         "# {SIZE} bytes went through two QEMUs {version}, with {length} bytes of configuration beside them"
@@ -135,8 +141,8 @@ fn version(config: usize) -> Result<String> {
     version.cloned().context("there is a QEMU")
 }
 
-/// Fails unless the function's FULL section in QEMU's file is of the layout that its configuration space wants; returns
-/// the length of what is in it.
+/// Fails unless the CONFIG record in QEMU's file has the layout that the function's configuration space wants; returns
+/// the length of its body.
 fn check_config(config: usize) -> Result<usize> {
     let file = fs::read(QEMUS)?;
     let name = format!("{}/vfio", DEVICES[0]);

@@ -195,7 +195,8 @@ fn list(what: &str, numbers: &[u16]) -> String {
     let mut text = String::new();
     let mut rest = numbers;
     while let [first, ..] = rest {
-        let run = rest.iter().zip(*first..).take_while(|(got, next)| *got == next).count();
+        let run =
+            rest.iter().zip(u32::from(*first)..).take_while(|(got, next)| u32::from(**got) == *next).count();
         let last = rest[run - 1];
         let _ = if run > 1 { write!(text, ", {first}-{last}") } else { write!(text, ", {first}") };
         rest = &rest[run..];
