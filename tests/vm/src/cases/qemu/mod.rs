@@ -26,7 +26,7 @@ use crate::testdev::TestDevice;
 pub(super) const CASES: &[Case] = &[
     ("qemu_loads_a_saved_file", |bench| each("give, one END", bench, &KINDS[..1], give::one_end)),
     ("stream_of_a_qemu_with_multifd_is_loaded", |bench| {
-        each("take, multifd", bench, &KINDS[..1], take::multifd)
+        each("take, multifd", bench, &KINDS[..1], take::multifd_and_switchover_ack)
     }),
 ];
 
@@ -48,9 +48,12 @@ const WAYS: &[Case] = &[
     ("way_from_qemu_with_pre_copy", |bench| each("take, pre-copy", bench, KINDS, take::pre_copy)),
     ("way_from_qemu_that_is_stopped", |bench| each("take, stopped", bench, KINDS, take::stopped)),
     ("way_from_qemu_with_switchover_ack", |bench| {
-        each("take, switchover-ack", bench, KINDS, take::switchover_ack)
+        each("take, switchover-ack", bench, WITH_PRE_COPY, take::switchover_ack)
     }),
     ("way_from_qemu_with_multifd", |bench| each("take, multifd", bench, KINDS, take::multifd)),
+    ("way_from_qemu_with_multifd_and_switchover_ack", |bench| {
+        each("take, multifd, switchover-ack", bench, WITH_PRE_COPY, take::multifd_and_switchover_ack)
+    }),
     ("way_from_qemu_with_two_devices", |bench| each("take, two devices", bench, KINDS, take::two)),
 ];
 
@@ -124,6 +127,9 @@ const KINDS: &[Kind] = &[
         Ok(Box::new(device))
     }),
 ];
+
+/// The kinds with initial data: without any a destination would acknowledge at once.
+const WITH_PRE_COPY: &[Kind] = KINDS.split_at(2).0;
 
 /// A QEMU's version, with two devices to save and two to load into.
 struct Scene {

@@ -9,7 +9,7 @@ use std::fs;
 use anyhow::{Context as _, Result, ensure};
 
 use super::damage::{DAMAGES, Intact};
-use super::{KINDS, Kind, Subject};
+use super::{Kind, Subject, WITH_PRE_COPY};
 use crate::device::{RUNNING, state_name};
 use crate::modules::Set;
 use crate::qemu::{self, DEVICES, End, Qemu, Setup};
@@ -48,7 +48,7 @@ struct Row {
 fn table(set: Set, origin: &Origin) -> Result<()> {
     let versions = qemu::versions()?;
     let mut page = origin.head.to_string();
-    for kind in &KINDS[..2] {
+    for kind in WITH_PRE_COPY {
         page += &format!("\n### {}\n\n| damage | QEMU | vfio-migrate load |\n|---|---|---|\n", kind.0);
         let columns = versions.iter().map(|version| column(set, kind, origin, version));
         let columns = columns.collect::<Result<Vec<_>>>()?;

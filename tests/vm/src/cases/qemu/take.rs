@@ -34,7 +34,15 @@ pub(super) fn switchover_ack(scene: &Scene) -> Result<String> {
 /// The state goes over two channels of its own.
 pub(super) fn multifd(scene: &Scene) -> Result<String> {
     to_stand_in(scene, 2, |qemu| {
-        qemu.enable(&["return-path", "switchover-ack", "multifd"])?;
+        qemu.enable(&["return-path", "multifd"])?;
+        qemu.set(json!({"multifd-channels": 2}))
+    })
+}
+
+/// The same when the other side has the initial data.
+pub(super) fn multifd_and_switchover_ack(scene: &Scene) -> Result<String> {
+    to_stand_in(scene, 2, |qemu| {
+        qemu.enable(&["return-path", "multifd", "switchover-ack"])?;
         qemu.set(json!({"multifd-channels": 2}))
     })
 }
