@@ -90,9 +90,14 @@ impl Card {
     /// Fails unless the card is in this state and holds this text, which it loses by that.
     pub(crate) fn check(&self, state: u32, text: &str) -> Result<()> {
         self.check_state(state)?;
-        let got = self.open()?.take_text()?;
+        let got = self.take_text()?;
         ensure!(got == text, "content: wanted {text:?}, got {got:?}");
         Ok(())
+    }
+
+    /// The text that the card holds, which it loses by that.
+    pub(crate) fn take_text(&self) -> Result<String> {
+        self.open()?.take_text()
     }
 
     /// Fails unless the kernel says that the card is in this state.

@@ -26,8 +26,8 @@ use self::modules::Set;
 use self::suite::Suite;
 
 fn main() {
-    let filter = std::env::args().nth(1).unwrap_or_default();
-    let mut suite = Suite::new(&filter);
+    let (options, filters): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|word| word == "--all");
+    let mut suite = Suite::new(filters.first().map_or("", String::as_str), !options.is_empty());
     match set_up() {
         Ok(()) => [Set::Stock, Set::Iommufd].into_iter().for_each(|set| suite.run_with(set)),
         Err(error) => println!("cannot set the guest up: {error:#}"),

@@ -1,14 +1,46 @@
-//! Where the device's bytes stand in a saved file, as `vfio-migrate inspect` sees it.
+//! Where sections and the device's bytes stand in a file, as `vfio-migrate inspect` sees it.
 //!
 //! Deliberately absent: a reader of the format. Whether `inspect` sees it right is shown in `host/tests`.
 
 use std::fs;
 use std::ops::Range;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::tool::{self, DONE};
+
+/// A section of a stream.
+pub(crate) struct Section {
+    /// START, PART, END or FULL.
+    pub(crate) kind: String,
+    /// The name that it began with.
+    pub(crate) name: String,
+    /// All of it, with its footer.
+    pub(crate) place: Range<usize>,
+    /// What is between its head and its footer.
+    pub(crate) payload: Range<usize>,
+    /// Its records, where its device is one of VFIO.
+    pub(crate) records: Vec<Record>,
+}
+
+/// A record: its name and its place.
+pub(crate) type Record = (String, Range<usize>);
+
+impl Section {
+    /// The names of its records.
+    pub(crate) fn record_names(&self) -> Vec<&str> {
+        self.records.iter().map(|(name, _)| name.as_str()).collect()
+    }
+}
+
+/// All sections of a file.
+pub(crate) fn sections(path: &str) -> Result<Vec<Section>> {
+    let said = tool::run(&format!("inspect {path} --json"))?.expect(&[DONE])?.output();
+    let contents: Value = serde_json::from_str(&said)?;
+    let sections = contents["sections"].as_array().with_context(|| format!("no sections in {said}"))?;
+    sections.iter().map(|value| section(value).with_context(|| format!("no section: {value}"))).collect()
+}
 
 /// The places of a file's data records, with their tags and lengths; there is at least one.
 pub(crate) fn data_records(path: &str) -> Result<Vec<Range<usize>>> {
@@ -57,6 +89,24 @@ impl Places {
     }
 }
 
+fn section(value: &Value) -> Option<Section> {
+    let number = |value: &Value, key| usize::try_from(value[key].as_u64()?).ok();
+    let text = |value: &Value, key| value[key].as_str().map(str::to_string);
+    let record = |value: &Value| {
+        let offset = number(value, "offset")?;
+        Some((text(value, "record")?, offset..offset + number(value, "length")?))
+    };
+    let (begins, payload, footer) =
+        (number(value, "begins")?, number(value, "payload")?, number(value, "footer")?);
+    Some(Section {
+        kind: text(value, "section")?,
+        name: text(value, "idstr")?,
+        place: begins..footer + FOOTER,
+        payload: payload..footer,
+        records: value["records"].as_array()?.iter().map(record).collect::<Option<_>>()?,
+    })
+}
+
 /// Collects every object that is a data record, wherever it stands.
 fn collect(value: &Value, found: &mut Vec<Range<usize>>) {
     let number = |key| usize::try_from(value.get(key)?.as_u64()?).ok();
@@ -72,5 +122,7 @@ fn collect(value: &Value, found: &mut Vec<Range<usize>>) {
     }
 }
 
+/// The bytes of a section's footer.
+const FOOTER: usize = 5;
 /// The bytes of a data record's tag and length.
 const HEAD: usize = 16;

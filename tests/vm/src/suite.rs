@@ -38,6 +38,8 @@ pub(crate) type Case = (&'static str, fn(&Bench) -> Result<()>);
 /// Counts what passed and what failed.
 pub(crate) struct Suite {
     filter: String,
+    /// Whether the long cases are run too.
+    all: bool,
     cases: u32,
     passed: u32,
     failed: u32,
@@ -46,16 +48,17 @@ pub(crate) struct Suite {
 }
 
 impl Suite {
-    /// A suite of the cases whose names contain `filter`.
-    pub(crate) fn new(filter: &str) -> Self {
-        Self { filter: filter.to_string(), cases: 0, passed: 0, failed: 0, taint: 0 }
+    /// A suite of the cases whose names contain `filter`; the long ones are among them with `all`.
+    pub(crate) fn new(filter: &str, all: bool) -> Self {
+        Self { filter: filter.to_string(), all, cases: 0, passed: 0, failed: 0, taint: 0 }
     }
 
     /// Loads a set of modules, runs all cases on it, each with new cards, and unloads it.
     pub(crate) fn run_with(&mut self, set: Set) {
         let name = set.name();
         match set.load() {
-            Ok(()) => cases::all().for_each(|(case, run)| self.run(&format!("{name}/{case}"), set, run)),
+            Ok(()) => cases::all(set, self.all)
+                .for_each(|(case, run)| self.run(&format!("{name}/{case}"), set, run)),
             Err(error) => self.report(&format!("{name}/modules_are_loaded"), Err(error)),
         }
         self.report(&format!("{name}/modules_are_unloaded"), set.unload());

@@ -131,6 +131,11 @@ impl Outcome {
         Ok(())
     }
 
+    /// Its exit code; nothing where a signal ended it.
+    pub(crate) fn exit_code(&self) -> Option<i32> {
+        self.0.status.code()
+    }
+
     /// Whether the task is done.
     pub(crate) fn is_done(&self) -> bool {
         self.0.status.code() == Some(DONE)

@@ -11,23 +11,24 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::command;
 
-/// A private state of apt that knows Debian 12 and 13 and believes nothing to be installed.
+/// A private state of apt that knows some suites of Debian and believes nothing to be installed.
 pub(crate) struct Apt {
     folder: PathBuf,
 }
 
 impl Apt {
-    /// Sets up the state in `folder` and reads the package lists.
-    pub(crate) fn new(folder: &Path) -> Result<Self> {
+    /// Sets up the state in `folder` and reads the package lists of `suites`. A mirror that lacks one is an error.
+    pub(crate) fn new(folder: &Path, suites: &[&str]) -> Result<Self> {
         let apt = Self { folder: folder.to_path_buf() };
         for part in ["state/lists/partial", "archives/partial", "sources"] {
             fs::create_dir_all(folder.join(part))?;
         }
         fs::write(folder.join("status"), "")?;
         fs::write(folder.join("apt.conf"), apt.configuration()?)?;
-        fs::write(folder.join("sources/debian.sources"), sources(&machine_sources()?)?)?;
-        command::output(apt.get().args(["update", "--error-on=any"]))
-            .context("cannot read Debian's package lists")?;
+        fs::write(folder.join("sources/debian.sources"), sources(&machine_sources()?, suites)?)?;
+        command::output(apt.get().args(["update", "--error-on=any"])).with_context(|| {
+            format!("cannot read Debian's package lists: wanted {}", suites.join(" and "))
+        })?;
         Ok(apt)
     }
 
@@ -44,11 +45,11 @@ impl Apt {
         unpack_all(&archives, prefix)
     }
 
-    /// Downloads a package with all that it depends on and unpacks them into `prefix`.
-    pub(crate) fn unpack_with_dependencies(&self, package: &str, prefix: &Path) -> Result<()> {
+    /// Downloads a package with all that it depends on, from `suite` where that has them, and unpacks them into `prefix`.
+    pub(crate) fn unpack_with_dependencies(&self, package: &str, suite: &str, prefix: &Path) -> Result<()> {
         let archives = self.archives()?;
         let flags = ["install", "--yes", "--no-install-recommends", "--download-only"];
-        command::output(self.get().args(flags).arg(package))?;
+        command::output(self.get().args(flags).args(["--target-release", suite, package]))?;
         unpack_all(&archives, prefix)
     }
 
@@ -165,14 +166,17 @@ fn parse_line(line: &str) -> Option<Stanza> {
     Some(stanza)
 }
 
-/// Our own sources: the machine's entries for Debian and its security updates, with our suites.
-fn sources(machine: &[Stanza]) -> Result<String> {
+/// Our own sources: the machine's entries for Debian and its security updates, with our suites. Backports have no
+/// security updates of their own.
+fn sources(machine: &[Stanza], suites: &[&str]) -> Result<String> {
     let Some(main) = machine.iter().find(|stanza| has_suite(stanza, "")) else {
         bail!("the machine's apt sources name no Debian mirror: wanted an entry with a suite like bookworm");
     };
-    let mut text = with_suites(main, ["bookworm", "trixie"]);
+    let mut text = with_suites(main, &suites.join(" "));
     if let Some(security) = machine.iter().find(|stanza| has_suite(stanza, "-security")) {
-        text += &with_suites(security, ["bookworm-security", "trixie-security"]);
+        let releases = suites.iter().filter(|suite| RELEASES.contains(suite));
+        let updates: Vec<_> = releases.map(|suite| format!("{suite}-security")).collect();
+        text += &with_suites(security, &updates.join(" "));
     }
     Ok(text)
 }
@@ -186,11 +190,11 @@ fn has_suite(stanza: &Stanza, ending: &str) -> bool {
 }
 
 /// The entry's place and keys, with our suites and Debian's main component.
-fn with_suites(stanza: &Stanza, suites: [&str; 2]) -> String {
+fn with_suites(stanza: &Stanza, suites: &str) -> String {
     let kept = ["URIs", "Signed-By", "Trusted"];
     let fields = stanza.iter().filter(|(field, _)| kept.iter().any(|name| field.eq_ignore_ascii_case(name)));
     let fields: String = fields.map(|(field, value)| format!("{field}: {value}\n")).collect();
-    format!("Types: deb\n{fields}Suites: {}\nComponents: main\n\n", suites.join(" "))
+    format!("Types: deb\n{fields}Suites: {suites}\nComponents: main\n\n")
 }
 
 /// By these names of suites an entry is known to be Debian's.
@@ -223,16 +227,16 @@ Components: main
 Types: deb
 URIs: http://mirror.example/debian
 Signed-By: \n -----BEGIN\n .
-Suites: bookworm trixie
+Suites: trixie trixie-backports
 Components: main
 
 Types: deb
 URIs: http://mirror.example/security
-Suites: bookworm-security trixie-security
+Suites: trixie-security
 Components: main
 
 ";
-        assert_eq!(sources(&parse_stanzas(STANZAS)).unwrap(), wanted);
+        assert_eq!(sources(&parse_stanzas(STANZAS), &["trixie", "trixie-backports"]).unwrap(), wanted);
     }
 
     #[test]
@@ -242,17 +246,17 @@ Components: main
 Types: deb
 URIs: http://mirror.example/debian
 Signed-By: /k.gpg
-Suites: bookworm trixie
+Suites: bookworm
 Components: main
 
 ";
-        assert_eq!(sources(&[parse_line(line).unwrap()]).unwrap(), wanted);
+        assert_eq!(sources(&[parse_line(line).unwrap()], &["bookworm"]).unwrap(), wanted);
     }
 
     #[test]
     fn sources_of_others_are_no_debian_mirror() {
         let line = parse_line("deb http://tools.example/apt tools-bookworm main").unwrap();
-        assert!(sources(&[line]).is_err());
+        assert!(sources(&[line], &["bookworm"]).is_err());
     }
 
     #[test]

@@ -18,8 +18,17 @@ pub(crate) struct Cache {
     _lock: File,
 }
 
-/// Makes a folder's content (the last argument) with a folder for what is thrown away afterwards.
-pub(crate) type Make = fn(&Apt, &Path, &Path) -> Result<()>;
+/// How a folder of the cache is made.
+pub(crate) struct Recipe {
+    /// The folder's name.
+    pub(crate) name: &'static str,
+    /// The suites of Debian that its packages come from.
+    pub(crate) suites: &'static [&'static str],
+    /// Programs that making it needs, and their Debian packages.
+    pub(crate) tools: &'static [(&'static str, &'static str)],
+    /// Makes the content (the last argument) with a folder for what is thrown away afterwards.
+    pub(crate) make: fn(&Apt, &Path, &Path) -> Result<()>,
+}
 
 impl Cache {
     /// Takes the cache, and waits for a run that has it. With `refresh` nothing in it is used again.
@@ -30,8 +39,8 @@ impl Cache {
     }
 
     /// A folder of the cache, made now unless an earlier run has made it and nothing of it has changed since.
-    pub(crate) fn folder(&self, name: &str, tools: &[(&str, &str)], make: Make) -> Result<PathBuf> {
-        let folder = self.root.join(name);
+    pub(crate) fn folder(&self, recipe: &Recipe) -> Result<PathBuf> {
+        let folder = self.root.join(recipe.name);
         let complete = folder.join(COMPLETE);
         if let (false, Ok(left)) = (self.refresh, fs::read_to_string(&complete)) {
             match changed(&left, &inventory(&folder)?) {
@@ -39,14 +48,14 @@ impl Cache {
                 Some(line) => println!("{} is made anew, it is not as it was left: {line}", folder.display()),
             }
         }
-        check_machine(tools)?;
+        check_machine(recipe.tools)?;
         let work = self.root.join("work");
         for place in [&folder, &work] {
             remove(place)?;
             fs::create_dir_all(place)?;
         }
-        let apt = step("reading Debian's package lists", || Apt::new(&self.root.join("apt")))?;
-        make(&apt, &work, &folder)?;
+        let apt = step("reading Debian's package lists", || Apt::new(&self.root.join("apt"), recipe.suites))?;
+        (recipe.make)(&apt, &work, &folder)?;
         for place in [work, self.root.join("apt")] {
             remove(&place)?;
         }

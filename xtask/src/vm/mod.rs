@@ -1,4 +1,4 @@
-//! `cargo xtask vm`: a real kernel with a real migratable device, and a real QEMU beside it.
+//! `cargo xtask vm`: a real kernel with a real migratable device, and two real QEMUs beside it.
 //!
 //! Installs nothing and needs neither root nor KVM: kernel, modules and QEMU come out of Debian's
 //! packages into the user's cache folder, once; the VM is emulated.
@@ -19,25 +19,28 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use self::apt::Apt;
-use self::cache::Cache;
+use self::cache::{Cache, Recipe};
 use self::initramfs::Initramfs;
 use self::kernel::Kernel;
 use self::qemu::Qemu;
 use crate::command::{self, Tally, step};
 
 /// Options of the task.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 #[command(after_help = AFTER)]
 pub(crate) struct Options {
     /// Run only the guest tests whose names contain this
     #[arg(long, value_name = "NAME")]
     job: Option<String>,
-    /// End the VM after this many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = LIMIT)]
-    limit: u64,
+    /// Run the guest's long tests too: every way to and from each QEMU, with every kind of damage
+    #[arg(long)]
+    all: bool,
+    /// End the VM after this many seconds [default: 1500, with --all 3000]
+    #[arg(long, value_name = "SECONDS")]
+    limit: Option<u64>,
     /// Boot this kernel image instead of Debian's
     #[arg(long, value_name = "FILE", requires = "modules")]
     kernel: Option<PathBuf>,
@@ -49,9 +52,11 @@ pub(crate) struct Options {
     /// can be read in its log.
     #[arg(long, value_name = "DIR", requires = "kernel")]
     modules: Option<PathBuf>,
-    /// Use the QEMU (10.0 or newer) below this root folder; / is the machine's own
+    /// Use the QEMU (10.0 or newer) below this root folder instead of Debian's 10 and 11; / is the machine's own
+    ///
+    /// May be given several times: the first QEMU boots the VM, and all of them run inside it.
     #[arg(long, value_name = "DIR")]
-    qemu: Option<PathBuf>,
+    qemu: Vec<PathBuf>,
     /// Fetch and build everything anew
     #[arg(long)]
     refresh: bool,
@@ -60,31 +65,18 @@ pub(crate) struct Options {
     bless: bool,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            job: None,
-            limit: LIMIT,
-            kernel: None,
-            modules: None,
-            qemu: None,
-            refresh: false,
-            bless: false,
-        }
-    }
-}
-
 /// Brings the VM's parts together, boots it and returns its tests' tally.
 pub(crate) fn run(options: &Options) -> Result<Tally> {
     check_libc()?;
     let cache = Cache::new(options.refresh)?;
     let kernel = match (&options.kernel, &options.modules) {
         (Some(image), Some(modules)) => Kernel { image: image.clone(), modules: modules.clone(), kit: None },
-        _ => kernel::made(&cache.folder("kernel", KERNEL_TOOLS, kernel::make)?),
+        _ => kernel::made(&cache.folder(&KERNEL)?),
     };
-    let qemu = match &options.qemu {
-        Some(root) => Qemu::new(root)?,
-        None => Qemu::new(&cache.folder("qemu", QEMU_TOOLS, fetch_qemu)?)?,
+    let qemus = if options.qemu.is_empty() {
+        QEMUS.iter().map(|recipe| Qemu::new(&cache.folder(recipe)?)).collect::<Result<Vec<_>>>()?
+    } else {
+        options.qemu.iter().map(|root| Qemu::new(root)).collect::<Result<_>>()?
     };
     let programs = step("building vfio-migrate and the guest's tests, static", build_programs)?;
     let folder = command::target()?.join("vm");
@@ -97,14 +89,16 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
         None => kernel.modules.clone(),
     };
     let archive = folder.join("initramfs.cpio");
-    step("packing the guest", || pack(&archive, &programs, &kernel, &own, &qemu))?;
+    step("packing the guest", || pack(&archive, &programs, &kernel, &own, &qemus))?;
     let log = folder.join("console.log");
     println!("booting; the console goes to {}", log.display());
-    let append = format!("{KERNEL_COMMAND_LINE} -- {}", options.job.as_deref().unwrap_or_default());
+    let (job, all) = (options.job.as_deref().unwrap_or_default(), if options.all { "--all" } else { "" });
+    let append = format!("{KERNEL_COMMAND_LINE} -- {all} {job}");
+    let boot = qemus.first().context("there is a QEMU")?;
     let tally = console::watch(
-        &mut qemu.boot(&kernel.image, &archive, &append),
+        &mut boot.boot(&kernel.image, &archive, &append),
         &log,
-        Duration::from_secs(options.limit),
+        Duration::from_secs(options.limit.unwrap_or(if options.all { LIMIT_ALL } else { LIMIT })),
     )?;
     let pages = pages::settle(&fs::read_to_string(&log)?, &command::workspace()?, options.bless)?;
     ensure!(options.job.is_some() || pages != Tally::default(), "the guest printed no page of docs/");
@@ -113,8 +107,12 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
     Ok(tally)
 }
 
-fn fetch_qemu(apt: &Apt, _work: &Path, folder: &Path) -> Result<()> {
-    step("fetching Debian's QEMU 10", || apt.unpack_with_dependencies("qemu-system-x86/trixie", folder))
+fn fetch_qemu_10(apt: &Apt, _work: &Path, folder: &Path) -> Result<()> {
+    step("fetching Debian's QEMU 10", || apt.unpack_with_dependencies(QEMU, "trixie", folder))
+}
+
+fn fetch_qemu_11(apt: &Apt, _work: &Path, folder: &Path) -> Result<()> {
+    step("fetching Debian's QEMU 11", || apt.unpack_with_dependencies(QEMU, "trixie-backports", folder))
 }
 
 /// Says at once that the C library is missing which the guest's programs are linked with: in the guest is no other.
@@ -138,7 +136,7 @@ fn build_programs() -> Result<PathBuf> {
 }
 
 /// Writes the guest's file system; `own` holds the sets' modules that are built in each run.
-fn pack(archive: &Path, programs: &Path, kernel: &Kernel, own: &Path, qemu: &Qemu) -> Result<()> {
+fn pack(archive: &Path, programs: &Path, kernel: &Kernel, own: &Path, qemus: &[Qemu]) -> Result<()> {
     let mut initramfs = Initramfs::new(archive)?;
     initramfs.add("init", &programs.join("vfio-migration-vm-tests"))?;
     initramfs.add("bin/vfio-migrate", &programs.join("vfio-migrate"))?;
@@ -149,8 +147,10 @@ fn pack(archive: &Path, programs: &Path, kernel: &Kernel, own: &Path, qemu: &Qem
             initramfs.add(&format!("modules/{module}"), &folder.join(&module))?;
         }
     }
-    for (name, file) in qemu.guest_files()? {
-        initramfs.add(&name, &file)?;
+    for qemu in qemus {
+        for (name, file) in qemu.guest_files()? {
+            initramfs.add(&name, &file)?;
+        }
     }
     initramfs.finish()
 }
@@ -162,24 +162,45 @@ Examples:
 
 /// Seconds that the guest's tests may take; on two cores they take about ten minutes.
 const LIMIT: u64 = 1500;
+/// The same with the long tests.
+const LIMIT_ALL: u64 = 3000;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// After `--` stand the arguments of the guest's first process; a panic ends the VM.
 const KERNEL_COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet loglevel=1";
 
-/// Programs that fetching needs, and their Debian packages.
-const QEMU_TOOLS: &[(&str, &str)] = &[("apt-get", "apt"), ("apt-cache", "apt"), ("dpkg", "dpkg")];
+/// The kernel and its modules, whose build needs more programs; make and xz come with the kernel's packages.
+const KERNEL: Recipe = Recipe {
+    name: "kernel",
+    suites: &["bookworm"],
+    tools: &[
+        ("apt-get", "apt"),
+        ("apt-cache", "apt"),
+        ("dpkg", "dpkg"),
+        ("tar", "tar"),
+        ("gcc", "gcc"),
+        ("ld", "binutils"),
+    ],
+    make: kernel::make,
+};
 
-/// Programs that the modules' build needs too; make and xz come with the kernel's packages.
-const KERNEL_TOOLS: &[(&str, &str)] = &[
-    ("apt-get", "apt"),
-    ("apt-cache", "apt"),
-    ("dpkg", "dpkg"),
-    ("tar", "tar"),
-    ("gcc", "gcc"),
-    ("ld", "binutils"),
+/// The QEMUs; the first one boots the VM.
+const QEMUS: [Recipe; 2] = [
+    Recipe { name: "qemu", suites: &["trixie"], tools: QEMU_TOOLS, make: fetch_qemu_10 },
+    Recipe {
+        name: "qemu-11",
+        suites: &["trixie", "trixie-backports"],
+        tools: QEMU_TOOLS,
+        make: fetch_qemu_11,
+    },
 ];
+
+/// The package of the QEMU that emulates our machine.
+const QEMU: &str = "qemu-system-x86";
+
+/// Programs that fetching needs, and their Debian packages.
+const QEMU_TOOLS: &[(&str, &str)] = &[("apt-get", "apt"), ("dpkg", "dpkg")];
 
 /// Programs that the test device's build needs in each run, also where the kernel is in the cache.
 const COMPILER: &[(&str, &str)] = &[("gcc", "gcc"), ("ld", "binutils")];

@@ -36,20 +36,28 @@ impl Qemu {
         command
     }
 
-    /// What the guest needs to run this QEMU: pairs of a path in the guest and a file of ours.
+    /// What the guest needs to run this QEMU: pairs of a path in the guest and a file of ours. All paths are in a
+    /// folder that is named after the version, so that several QEMUs have their own libraries and firmware.
     pub(crate) fn guest_files(&self) -> Result<Vec<(String, PathBuf)>> {
         let mut files = vec![
             ("bin/qemu-system-x86_64".to_string(), self.program()),
-            ("lib64/ld-linux-x86-64.so.2".to_string(), self.root.join(LOADER)),
+            ("lib/ld-linux-x86-64.so.2".to_string(), self.root.join(LOADER)),
         ];
         for name in ["bios-256k.bin", "kvmvapic.bin"] {
             let places = FIRMWARE.map(|folder| self.root.join(folder).join(name));
             let file = places.into_iter().find(|file| file.is_file());
-            files.push((format!("share/qemu/{name}"), file.with_context(|| format!("no firmware {name}"))?));
+            files.push((format!("share/{name}"), file.with_context(|| format!("no firmware {name}"))?));
         }
         let listed = command::output(self.loader().arg("--list").arg(self.program()))?;
         files.extend(libraries(&listed));
-        Ok(files)
+        let folder = format!("qemu/{}", self.version()?);
+        Ok(files.into_iter().map(|(name, file)| (format!("{folder}/{name}"), file)).collect())
+    }
+
+    /// The version that a stream or a message may depend on, such as `10.0`.
+    fn version(&self) -> Result<String> {
+        let said = command::output(self.loader().arg(self.program()).arg("--version"))?;
+        version(&said).map(str::to_string).with_context(|| format!("no QEMU's version: got {said:?}"))
     }
 
     fn loader(&self) -> Command {
@@ -62,6 +70,13 @@ impl Qemu {
     fn program(&self) -> PathBuf {
         self.root.join("usr/bin/qemu-system-x86_64")
     }
+}
+
+/// Reads the first two numbers of `QEMU emulator version X.Y.Z`.
+fn version(said: &str) -> Option<&str> {
+    let version = said.strip_prefix("QEMU emulator version ")?.split_whitespace().next()?;
+    let (end, _) = version.match_indices('.').nth(1)?;
+    version.get(..end)
 }
 
 /// Reads the loader's lines `NAME => PATH (ADDRESS)`.
@@ -100,6 +115,13 @@ const MACHINE: [&str; 15] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn version_is_its_first_two_numbers() {
+        let said = "QEMU emulator version 11.1.3 (Debian 1:11.1.3+ds-1~bpo13+1)\nCopyright (c) 2003-2026\n";
+        assert_eq!(version(said), Some("11.1"));
+        assert_eq!(version("another program 11.1.3"), None);
+    }
 
     #[test]
     fn libraries_are_those_that_have_a_file() {

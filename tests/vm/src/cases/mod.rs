@@ -15,6 +15,7 @@ mod large;
 mod library;
 mod live;
 mod moving;
+mod qemu;
 mod refusal;
 mod rounds;
 mod testdev;
@@ -25,13 +26,16 @@ mod transfer;
 use anyhow::{Context as _, Result};
 
 use crate::device::{RUNNING, new_text};
+use crate::modules::Set;
 use crate::suite::{Bench, Case};
 use crate::tool::{self, DONE};
 
-/// All cases in their order.
-pub(crate) fn all() -> impl Iterator<Item = Case> {
+/// All cases of a set of modules in their order; those that take long are among them with `long`.
+pub(crate) fn all(set: Set, long: bool) -> impl Iterator<Item = Case> {
     [
         transfer::CASES,
+        qemu::CASES,
+        &if long { qemu::long(set) } else { Vec::new() },
         together::CASES,
         moving::CASES,
         live::CASES,

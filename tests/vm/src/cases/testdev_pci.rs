@@ -6,12 +6,11 @@
 use std::fs;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::json;
 use vfio_ioctls::VfioDevice;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::guest::Guest;
-use crate::qemu::{self, Qemu};
+use crate::qemu::{self, DEVICES, Qemu, Setup};
 use crate::suite::{Bench, Case};
 use crate::testdev::{TestDevice, register};
 use crate::tool::{self, DONE};
@@ -97,28 +96,31 @@ fn goes_on(bench: &Bench, config: usize) -> Result<()> {
     let function = |number| function(bench, config, number);
     let (first, second, third) = (function(1)?, function(2)?, function(3)?);
     let sent = first.checksum()?;
-    let save = format!("save {} --output {OURS} --qemu-id {}", first.argument()?, qemu::DEVICE);
+    let save = format!("save {} --output {OURS} --qemu-id {}", first.argument()?, DEVICES[0]);
     tool::run(&save)?.expect(&[DONE])?;
-    Qemu::load_and(second.card(), OURS, |qemu| {
+    let version = version(config)?;
+    Qemu::load_and(&Setup::waiting(&version, &[second.card()]), &format!("file:{OURS}"), |qemu| {
         check(&second, "RUNNING", sent).context("what QEMU has loaded")?;
         let mut guest = Guest::connect()?;
         guest.set_up()?;
         guest.interrupt(1)?;
         guest.interrupt_masked(3)?;
         second.count_anew()?;
-        save_running(qemu)
+        qemu.migrate(&format!("file:{QEMUS}"))
     })?;
     check(&second, "STOP", sent).context("what QEMU has saved")?;
     let calls = second.calls()?;
     ensure!(calls["info"] > 0, "wanted a save with pre-copy, got {calls:?}");
     let length = check_config(config)?;
-    Qemu::load_and(third.card(), QEMUS, |_| {
+    Qemu::load_and(&Setup::waiting(&version, &[third.card()]), &format!("file:{QEMUS}"), |_| {
         check(&third, "RUNNING", sent).context("what the next QEMU has loaded")?;
         let mut guest = Guest::connect()?;
         guest.interrupt(2)?;
         guest.unmask(3)
     })?;
-    println!("# {SIZE} bytes went through two QEMUs, with {length} bytes of configuration beside them");
+    println!(
+        "# {SIZE} bytes went through two QEMUs {version}, with {length} bytes of configuration beside them"
+    );
     fs::remove_file(OURS)?;
     Ok(fs::remove_file(QEMUS)?)
 }
@@ -132,18 +134,18 @@ fn function(bench: &Bench, config: usize, number: u64) -> Result<TestDevice> {
     Ok(device)
 }
 
-/// Lets a QEMU save its machine while it runs.
-fn save_running(qemu: &mut Qemu) -> Result<()> {
-    qemu.execute("migrate-set-parameters", json!({"max-bandwidth": 0, "downtime-limit": 10_000}))?;
-    qemu.execute("migrate", json!({"uri": format!("file:{QEMUS}")}))?;
-    qemu.wait_until_migrated("QEMU has saved its machine")
+/// The oldest QEMU for the smaller configuration space, the newest for the larger one.
+fn version(config: usize) -> Result<String> {
+    let versions = qemu::versions()?;
+    let version = if config == 256 { versions.first() } else { versions.last() };
+    version.cloned().context("there is a QEMU")
 }
 
 /// Fails unless the CONFIG record in QEMU's file has the layout that the function's configuration space wants; returns
 /// the length of its body.
 fn check_config(config: usize) -> Result<usize> {
     let file = fs::read(QEMUS)?;
-    let name = format!("{}/vfio", qemu::DEVICE);
+    let name = format!("{}/vfio", DEVICES[0]);
     let head = [&[u8::try_from(name.len())?], name.as_bytes(), &[0, 0, 0, 0, 0, 0, 0, 1], &CONFIG].concat();
     let mut found = file.windows(head.len()).enumerate().filter(|(_, bytes)| *bytes == head);
     let (Some((at, _)), None) = (found.next(), found.next()) else { bail!("wanted one CONFIG") };

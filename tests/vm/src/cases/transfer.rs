@@ -1,6 +1,6 @@
-//! States that arrive: through files and pipes, with buffers of any size, and in a real QEMU.
+//! States that arrive: through files and pipes, and with buffers of any size.
 //!
-//! Deliberately absent: a stream that a QEMU wrote. Such bytes are golden files of `tests/tests`.
+//! Deliberately absent: a QEMU at the other end, which has cases of its own.
 
 use std::process::Stdio;
 
@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use super::save;
 use crate::device::{RUNNING, STOP, new_text};
-use crate::qemu::{self, Qemu};
 use crate::stream::data;
 use crate::suite::{Bench, Case};
 use crate::tool::{self, DONE, vfio_migrate};
@@ -23,7 +22,6 @@ pub(super) const CASES: &[Case] = &[
     ("large_buffer_carries_the_content", |bench| file_with_buffer(bench, "1MiB")),
     ("order_to_leave_stopped_leaves_both_stopped", left_stopped),
     ("order_to_leave_running_leaves_both_running", left_running),
-    ("qemu_loads_a_saved_file", qemu_loads),
 ];
 
 fn probe_tells_all(bench: &Bench) -> Result<()> {
@@ -100,17 +98,4 @@ fn move_and_leave(bench: &Bench, leave: &str) -> Result<()> {
     let (source, target) = (bench.source.argument()?, bench.target.argument()?);
     tool::run(&format!("save {source} --output /tmp/state --leave {leave}"))?.expect(&[DONE])?;
     tool::run(&format!("load {target} --input /tmp/state --leave {leave}"))?.expect(&[DONE]).map(drop)
-}
-
-/// QEMU stops its machine, and with it the device, before it ends.
-fn qemu_loads(bench: &Bench) -> Result<()> {
-    let text = new_text();
-    bench.source.fill(&text)?;
-    bench.target.fill("something else")?;
-    let source = bench.source.argument()?;
-    tool::run(&format!("save {source} --output /tmp/state --qemu-id {}", qemu::DEVICE))?.expect(&[DONE])?;
-    Qemu::load(&bench.target, "/tmp/state")?;
-    bench.target.check(STOP, &text)?;
-    println!("# the text {text} of {source} came into {} through QEMU", bench.target.argument()?);
-    Ok(())
 }
