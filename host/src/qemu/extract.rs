@@ -23,13 +23,15 @@ use crate::errno::in_words;
 use crate::file::{self, Description, Entry, FORMAT, Writer};
 use crate::interrupt::Interrupt;
 use crate::link::Link;
+use crate::open::UNKNOWN_DRIVER;
 
 /// A device to take out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// The name of its sections, for instance `0000:00:02.0/vfio`.
     pub section: String,
-    /// Its driver, as the new stream's description is to tell it.
+    /// Its driver, as the new stream's description is to tell it; [`UNKNOWN_DRIVER`] where nobody can say, but for the
+    /// description of a stream of ours.
     pub driver: String,
 }
 
@@ -199,6 +201,16 @@ impl Device {
         Self { entry, instance: 0, id: 0, stage: Stage::Before, has_rest, has_config, is_open }
     }
 
+    /// Takes over from a description of ours what its user has not said.
+    fn know(&mut self, ours: &Description) {
+        let Entry { idstr, driver, address, .. } = &mut self.entry;
+        let told = ours.devices.iter().find(|told| told.idstr == *idstr);
+        if let Some(told) = told.filter(|_| driver == UNKNOWN_DRIVER) {
+            driver.clone_from(&told.driver);
+            address.clone_from(&told.address);
+        }
+    }
+
     /// Whether all of its state has passed. With multifd neither END nor FULL has anything.
     fn is_whole(&self) -> bool {
         let has_full = self.stage == Stage::Full;
@@ -231,6 +243,13 @@ impl<Out: AsFd> Taking<'_, Out> {
             }
             Event::SectionEnd { section, contents: Contents::Vfio(records), .. } => {
                 self.section_end(section, records.data_bytes)
+            }
+            // A stream of ours says what QEMU's does not.
+            Event::Description { ours: Some(ours), .. } => {
+                for device in &mut self.devices {
+                    device.know(ours);
+                }
+                Ok(())
             }
             Event::Section(_)
             | Event::SectionEnd { .. }

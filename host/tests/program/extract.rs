@@ -28,6 +28,14 @@ fn named(folder: &Path, device: &str) -> String {
     path
 }
 
+/// The stream of a machine that has a device of this stream of ours and nothing else.
+fn machine(ours: &[u8]) -> Vec<u8> {
+    let end = ours.windows(3).rposition(|window| window == [0, 6, 0]).unwrap();
+    let json = b"{\"page_size\": 4096, \"devices\": []}";
+    let length = u32::try_from(json.len()).unwrap().to_be_bytes();
+    [&b"QEVM\0\0\0\x03\x07\0\0\0\x02pc"[..], &ours[13..=end], &[6], &length, json].concat()
+}
+
 #[test]
 fn a_device_comes_out_of_a_machines_stream_into_a_file_that_is_whole() {
     let folder = folder("extract");
@@ -44,6 +52,12 @@ fn a_device_comes_out_of_a_machines_stream_into_a_file_that_is_whole() {
 fn a_device_whose_driver_was_not_said_is_loaded_only_with_force() {
     let folder = folder("extract_unknown");
     let (stream, out) = (named(&folder, "sim:size=1000,seed=3"), out(&folder));
+    let taken = run(&["extract", &stream, "--section", NAME, "-o", &out]);
+    assert_eq!(code(&taken), Some(0), "{}", stderr(&taken));
+    let told = run(&["load", "sim:size=1000", "--input", &out]);
+    assert_eq!(code(&told), Some(0), "a stream of ours names the driver: {}", stderr(&told));
+    let bytes = fs::read(&stream).unwrap();
+    fs::write(&stream, machine(&bytes)).unwrap();
     let taken = run(&["extract", &stream, "--section", NAME, "-o", &out]);
     assert_eq!(code(&taken), Some(0), "{}", stderr(&taken));
     let refused = run(&["load", "sim:size=1000", "--input", &out]);
