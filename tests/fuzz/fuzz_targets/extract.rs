@@ -23,7 +23,7 @@ use vfio_migration_fuzz::{channels, machine, memory, seeds};
 use vfio_migration_host::file::Entry;
 use vfio_migration_host::link::Link;
 use vfio_migration_host::qemu::ExtractError::{self, Channels};
-use vfio_migration_host::qemu::{Channel, ChannelEvent, ChannelsError, Extract, Walker};
+use vfio_migration_host::qemu::{Channel, ChannelEvent, ChannelsError, Extract, Walker, Wanted};
 use vfio_migration_host::transfer;
 use vfio_migration_tests::machine::walk_file;
 use vfio_migration_tests::transfer::{Fleet, Log, holding, temporary};
@@ -55,8 +55,8 @@ fuzz_target!(init: seeds::write(seeds::extract), |input: &[u8]| {
 
 fn extract(stream: &[u8], channels: &[Vec<u8>]) -> Result<Vec<Entry>, ExtractError> {
     let files: Vec<File> = channels.iter().map(|bytes| holding(bytes)).collect();
-    let (sections, drivers) = ([machine::DEVICE.to_owned()], ["sim".to_owned()]);
-    let plan = Extract { sections: &sections, drivers: &drivers, channels: &files, interrupt: None };
+    let device = Wanted { section: machine::DEVICE.to_owned(), driver: "sim".to_owned() };
+    let plan = Extract { devices: &[device], channels: &files, interrupt: None };
     let mut out = temporary();
     let bytes: usize = channels.iter().map(Vec::len).sum::<usize>() + stream.len();
     let taken = memory::within(BOUND + PER_BYTE * bytes, || {
