@@ -128,9 +128,13 @@ fn a_configuration_of_another_kind_of_function_is_refused_whatever_the_guest_has
 fn a_stream_that_is_cut_within_the_configuration_is_refused_with_what_is_missing() {
     let stream = saved(&["size=100,pci=256"]);
     let body = config_at(&stream) + 8;
-    for cut in [body, body + 1, body + 275, body + 283] {
+    // The version is read first, and the others once it is right.
+    let (version, end) = (body + 4, body + 276 + 8);
+    for (cut, wanted) in
+        [(body, version), (body + 3, version), (version, end), (body + 275, end), (end - 1, end)]
+    {
         let reason = refused(&stream[..cut], &["size=100,pci=256"]).reason;
-        let missing = body + 276 + 8 - cut;
+        let missing = wanted - cut;
         let Reason::Config { refused, .. } = &reason else { panic!("{cut}: {reason}") };
         assert!(matches!(**refused, Refused::Ended { missing: got } if got == missing), "{cut}: {reason}");
     }
