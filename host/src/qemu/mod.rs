@@ -1,9 +1,10 @@
-//! Reads the migration stream of a whole machine, item by item, at its own pace and in constant memory.
+//! Reads the migration stream of a whole machine, item by item, at its own pace and in bounded memory.
 //!
-//! [`Walker`] goes from the preamble to the last byte and tells of each [`Event`] with its place. Nothing is searched
-//! for: each section is read by what it is. Sections of VFIO devices are walked record by record and those of guest
+//! [`Walker`] goes from the preamble to the last byte and tells of each [`Event`] with its place. Each section is read
+//! by what it is, and none is searched for. Sections of VFIO devices are walked record by record and those of guest
 //! memory (`ram`) page by page; how long the sections of other devices are, the [`Description`] at the stream's end
-//! says, which only a file can give before its time. [`Channel`] goes through one of the channels beside a stream.
+//! says, which only a file can give before its time. Where that begins is looked for from the file's end, and the walk
+//! must arrive there. [`Channel`] goes through one of the channels beside a stream.
 //!
 //! ```no_run
 //! use vfio_migration_host::qemu::{Event, Walker};

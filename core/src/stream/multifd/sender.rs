@@ -38,7 +38,8 @@ impl<'n> Sender<'n> {
     }
 
     /// Writes the head of the packet for the configuration, whose body has `body` bytes, to the front of `out` and
-    /// returns its length, [`CONFIG_HEAD`](super::CONFIG_HEAD). The body follows, then [`Tag::EndOfState`](crate::stream::record::Tag::EndOfState). It is the device's last packet.
+    /// returns its length, [`CONFIG_HEAD`](super::CONFIG_HEAD). The body follows, then
+    /// [`Tag::EndOfState`](crate::stream::record::Tag::EndOfState). It is the device's last packet.
     ///
     /// # Errors
     /// [`Error::NoRoom`], [`Error::TooLong`] and [`Error::Ended`]; then it can be tried again.
