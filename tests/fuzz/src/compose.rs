@@ -183,7 +183,7 @@ impl Stream<'_> {
     }
 
     /// Whether a device's section may stand here: all START sections, in the devices' order, then PARTs up to an END, and
-    /// FULLs behind it.
+    /// one FULL behind it.
     fn may_follow(&self, device: usize, kind: Kind) -> bool {
         let last = self.last[device];
         match kind {
@@ -194,7 +194,7 @@ impl Stream<'_> {
             Kind::Continue(_) => {
                 self.last.iter().all(Option::is_some) && last.is_some_and(|last| !last.is_end())
             }
-            Kind::Full => last.is_some_and(Kind::is_end),
+            Kind::Full => last == Some(Continues::End.into()),
         }
     }
 

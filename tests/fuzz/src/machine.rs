@@ -4,9 +4,14 @@
 //! Deliberately absent: core's decoder. What was made is known without it.
 
 use vfio_migration_core::stream::section::{self, Begins, Continues, Item, PREAMBLE};
+use vfio_migration_host::sim::{Assigned, Sim};
+use vfio_migration_host::transfer::Migratable as _;
 use vfio_migration_tests::payload::{CONFIG, END, INIT_DATA_SENT, SETUP, data};
 
 use crate::compose::{encoded, flip, next, raw};
+
+/// The PCI function that the VFIO device is, simulated.
+pub const FUNCTION: &str = "size=40,pci=256";
 
 /// The name of the VFIO device's sections.
 pub const DEVICE: &str = "0000:00:02.0/vfio";
@@ -150,12 +155,14 @@ impl Machine {
     }
 }
 
-/// The body of a CONFIG record with 256 bytes of configuration space and no interrupt.
+/// The body of the CONFIG record of a simulated [`FUNCTION`].
+///
+/// # Panics
+/// When it has none.
 #[must_use]
 pub fn config() -> Vec<u8> {
-    let mut body = vec![0; 4 + 256 + 16];
-    body[3] = 2;
-    body
+    let function = FUNCTION.parse().expect("a device");
+    Assigned::new(Sim::new(function)).config().expect("a PCI function")
 }
 
 /// DATA with these bytes, unless there are none, and END_OF_STATE.
