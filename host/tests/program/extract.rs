@@ -8,13 +8,9 @@ use std::process::{Child, Stdio};
 
 use rustix::process::Signal;
 
-use crate::{code, files, folder, program, run, signal, stderr, stdout};
+use crate::{code, files, folder, golden, program, run, signal, stderr, stdout};
 
 const NAME: &str = "0000:00:02.0/vfio";
-
-fn golden(name: &str) -> String {
-    format!("{}/../tests/golden/{name}", env!("CARGO_MANIFEST_DIR"))
-}
 
 fn out(folder: &Path) -> String {
     folder.join("card.state").to_str().unwrap().to_owned()

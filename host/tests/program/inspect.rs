@@ -14,12 +14,7 @@ use vfio_migration_core::stream::section::{Begins, Item};
 use vfio_migration_host::file::{Description, Entry, FORMAT, Writer};
 use vfio_migration_host::link::Link;
 
-use crate::{code, folder, program, run, saved, stderr, stdout};
-
-/// A file of golden bytes.
-fn golden(name: &str) -> String {
-    format!("{}/../tests/golden/{name}", env!("CARGO_MANIFEST_DIR"))
-}
+use crate::{code, folder, golden, program, run, saved, stderr, stdout};
 
 fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error} in {}", stdout(output)))
@@ -98,6 +93,33 @@ fn channels_are_shown_beside_their_stream_and_a_missing_piece_is_missed() {
     assert_eq!(contents["totals"]["multifd"][0]["whole"], false);
     assert_eq!(contents["channels"][0]["packets"].as_array().unwrap().len(), 31);
     assert_eq!(contents["channels"][0]["configs"][0]["device"], "3253");
+}
+
+#[test]
+fn a_stream_whose_rest_went_by_channels_that_are_not_given_is_said_to_lack_it() {
+    let [main, first, second] = [0, 1, 2].map(|n| golden(&format!("qemu-10-multifd-channel{n}.bin")));
+    let lacks = "'0000:00:02.0/vfio': its stop-copy data went by multifd's channels";
+    let alone = run(&["inspect", &main]);
+    assert!(stdout(&alone).contains(lacks), "{}", stdout(&alone));
+    let all = run(&["inspect", &main, "--channel", &first, "--channel", &second]);
+    let plain = run(&["inspect", &golden("qemu-10-precopy.bin")]);
+    assert!(!stdout(&all).contains(lacks) && !stdout(&plain).contains(lacks));
+    let json: Value = serde_json::from_slice(&run(&["inspect", &main, "--json"]).stdout).unwrap();
+    let devices = json["totals"]["devices"].as_array().unwrap();
+    let elsewhere = devices.iter().filter(|device| device["elsewhere"] == true).collect::<Vec<_>>();
+    assert!(elsewhere.len() == 1 && elsewhere[0]["idstr"] == "0000:00:02.0/vfio", "{devices:?}");
+}
+
+#[test]
+fn a_picture_onto_its_stream_or_onto_standard_output_is_refused() {
+    let folder = folder("picture_onto_itself");
+    let file = saved(&folder, "sim:size=100");
+    let before = fs::read(&file).unwrap();
+    for svg in [file.as_str(), "-"] {
+        let output = run(&["inspect", &file, "--svg", svg]);
+        assert_eq!(code(&output), Some(2), "{svg}: {}", stderr(&output));
+    }
+    assert!(fs::read(&file).unwrap() == before, "the stream was changed");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Deliberately absent: the bytes of memory, of data and of other devices. They may hold a guest's secrets.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use vfio_migration_core::stream::multifd::Content;
@@ -12,7 +12,7 @@ use vfio_migration_host::file;
 use vfio_migration_host::link::Link;
 use vfio_migration_host::qemu::{Channel, ChannelEvent, Event, Walker};
 
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::stdio;
 use crate::{Fail, IO, Outcome, STREAM, stdout_failed};
 
@@ -60,7 +60,9 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let input = stdio::input(&arguments.file, "FILE -")?;
     let channels = arguments.channel.iter().map(|path| Ok((path, stdio::input(path, "--channel -")?)));
     let channels = channels.collect::<Result<Vec<_>, Fail>>()?;
-    arguments.svg.as_deref().map_or(Ok(()), Output::check)?;
+    if let Some(svg) = &arguments.svg {
+        check_picture(svg, &input, &channels)?;
+    }
     let walker = Walker::open(input, None).map_err(|error| Fail::io(arguments.file.display(), error))?;
     let out = io::BufWriter::new(io::stdout().lock());
     let mut picture = Picture::default();
@@ -83,6 +85,16 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
             Err(Fail { exit, error: anyhow::anyhow!("{path}: {error}") })
         }
     }
+}
+
+/// Fails where no picture can be drawn to `svg`.
+fn check_picture(svg: &Path, input: &OwnedFd, channels: &[(&PathBuf, OwnedFd)]) -> Outcome {
+    if svg.as_os_str() == "-" {
+        return Err(Fail::usage(anyhow::anyhow!("--svg: wanted a file, got -, where the text goes")));
+    }
+    let inputs = [input.as_fd()].into_iter().chain(channels.iter().map(|(_, channel)| channel.as_fd()));
+    output::check_apart(svg, "--svg", inputs)?;
+    Output::check(svg)
 }
 
 /// A way to tell of a stream, thing by thing while it is read.

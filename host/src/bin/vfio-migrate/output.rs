@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::FileType;
 use vfio_migration_host::interrupt::Interrupt;
 
-use crate::{Fail, interrupt_on_signals, stdio};
+use crate::{Fail, Outcome, interrupt_on_signals, stdio};
 
 /// An output under way. Dropping it without [`Output::keep`] leaves no file.
 pub(crate) struct Output {
@@ -54,7 +54,7 @@ impl Output {
     }
 
     /// Fails where no file could be made that is called `path`.
-    pub(crate) fn check(path: &Path) -> Result<(), Fail> {
+    pub(crate) fn check(path: &Path) -> Outcome {
         let is_special = fs::metadata(path).is_ok_and(|existing| !existing.is_file());
         if is_special { Ok(()) } else { Self::begin(path).map(drop) }
     }
@@ -122,7 +122,7 @@ pub(crate) fn check_apart<'a>(
     path: &Path,
     option: &str,
     inputs: impl IntoIterator<Item = BorrowedFd<'a>>,
-) -> Result<(), Fail> {
+) -> Outcome {
     let Ok(output) = rustix::fs::stat(path) else { return Ok(()) };
     let is_it = |stat: rustix::fs::Stat| {
         let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;

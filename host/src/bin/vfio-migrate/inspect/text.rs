@@ -140,6 +140,13 @@ impl<W: Write> Text<W> {
             writeln!(out, "{:<34} {sections:>8} {bytes:>12} {data:>12}", phase.phase)?;
         }
         self.channel_totals(totals)?;
+        for device in totals.devices.iter().filter(|device| device.elsewhere) {
+            let name = device.idstr.escape_debug();
+            writeln!(
+                self.out,
+                "'{name}': its stop-copy data went by multifd's channels, which are seen with --channel"
+            )?;
+        }
         let Totals { stream_bytes, data_bytes, data_records, .. } = totals;
         writeln!(
             self.out,

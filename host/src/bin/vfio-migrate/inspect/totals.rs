@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 use vfio_migration_core::session::drive::Transport;
 use vfio_migration_host::file;
-use vfio_migration_host::qemu::{ChannelEvent, Contents, Event, Phase, Section, Walker};
+use vfio_migration_host::qemu::{ChannelEvent, Contents, Event, Kind, Phase, Section, Walker};
 
 use super::pieces::{OnChannels, Pieces};
 
@@ -60,6 +60,10 @@ pub(super) struct Device {
     pub(super) data_bytes: u64,
     /// Pages of memory.
     pub(super) pages: u64,
+    /// Whether the stop-copy data of a VFIO device are missing: they went by channels that were not given.
+    pub(super) elsewhere: bool,
+    #[serde(skip)]
+    has_full: bool,
 }
 
 /// The sums of one phase.
@@ -133,6 +137,11 @@ impl Totals {
     pub(super) fn end(&mut self, intact: bool) {
         self.intact = intact;
         self.multifd = self.pieces.sums();
+        for device in &mut self.devices {
+            let is_it =
+                |found: &OnChannels| (&found.idstr, found.instance) == (&device.idstr, device.instance);
+            device.elsewhere &= device.has_full && !self.multifd.iter().any(is_it);
+        }
         let phases = Phase::ALL.iter().zip(self.bytes_by_phase);
         self.phases = phases
             .map(|(phase, sums)| InPhase { phase: phase.name(), ..sums })
@@ -150,6 +159,13 @@ impl Totals {
                 0
             }
             Contents::Vfio(found) => {
+                // With multifd neither END nor FULL has more than what ends them.
+                device.elsewhere = match section.kind {
+                    Kind::Start | Kind::Part => false,
+                    Kind::End => found.data_records == 0,
+                    Kind::Full => device.elsewhere && found.records == 1,
+                };
+                device.has_full |= section.kind == Kind::Full;
                 device.records += found.records;
                 device.data_bytes += found.data_bytes;
                 self.data_records += found.data_records;
@@ -180,6 +196,8 @@ impl Totals {
                 records: 0,
                 data_bytes: 0,
                 pages: 0,
+                elsewhere: false,
+                has_full: false,
             });
         }
         &mut self.devices[place]
