@@ -118,14 +118,15 @@
 //! [`device::arc::data_session`] says when, and [`device::uapi`] what the ioctls carry.
 //!
 //! A machine with a migration stream of its own embeds these payloads in it. For a QEMU, or a file that QEMU loads,
-//! [`stream::section`] has what stands around them.
+//! [`stream::section`] has what stands around them. A VMM hands its device's configuration space over as a
+//! [`stream::pci_config::Body`]; what comes by QEMU's extra channels a [`stream::multifd::Receiver`] makes a payload of.
 //!
 //! # Where things are
 //!
 //! | question | folder |
 //! |---|---|
 //! | what does the kernel say? | [`device`]: states, arcs, recovery, ioctl payloads |
-//! | what travels? | [`stream`]: records, the sections around them, multifd's channels, the way back |
+//! | what travels? | [`stream`]: records, the sections around them, PCI configurations, multifd's channels, the way back |
 //! | who acts next? | [`session`]: the sending and the receiving side of a device, pre-copy, several devices |
 //!
 //! `device` and `stream` know nothing of each other, nor of `session`.
