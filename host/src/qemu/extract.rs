@@ -68,7 +68,7 @@ pub enum ExtractError {
     Absent {
         /// The name that was wanted.
         wanted: String,
-        /// The names of all VFIO sections.
+        /// The names of the VFIO sections that there are, of the first 64 where there are more.
         got: Vec<String>,
     },
     /// Two devices have sections of this name.
@@ -228,7 +228,7 @@ struct Taking<'a, Out> {
     devices: Vec<Device>,
     /// How many devices have begun.
     begun: u32,
-    /// The names of all VFIO devices so far.
+    /// The names of the first VFIO devices.
     seen: Vec<String>,
 }
 
@@ -266,7 +266,8 @@ impl<Out: AsFd> Taking<'_, Out> {
     }
 
     fn section(&mut self, section: &Section) -> Result<(), ExtractError> {
-        if section.kind == Kind::Start && !self.seen.contains(&section.idstr) {
+        let is_new = self.seen.len() < SEEN_MAX && !self.seen.contains(&section.idstr);
+        if section.kind == Kind::Start && is_new {
             self.seen.push(section.idstr.clone());
         }
         let Some(index) = self.wanted(section) else { return Ok(()) };
@@ -467,5 +468,7 @@ fn listed(names: &[String]) -> String {
     }
 }
 
+/// The most names that are told where one is not there.
+const SEEN_MAX: usize = 64;
 /// The version of a VFIO section.
 const VERSION: u32 = 1;
