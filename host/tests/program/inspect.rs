@@ -111,6 +111,20 @@ fn a_stream_whose_rest_went_by_channels_that_are_not_given_is_said_to_lack_it() 
 }
 
 #[test]
+fn channels_that_can_not_be_of_one_migration_are_told() {
+    let [main, first, second] = [0, 1, 2].map(|n| golden(&format!("qemu-10-multifd-channel{n}.bin")));
+    let path = folder("alien").join("second.bin").to_str().unwrap().to_owned();
+    for at in [8, 24] {
+        let mut bytes = fs::read(&second).unwrap();
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let output = run(&["inspect", &main, "--channel", &first, "--channel", &path]);
+        assert_eq!(code(&output), Some(4), "{at}");
+        assert!(stderr(&output).contains("wanted numbers of their own and one uuid"), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_picture_onto_its_stream_or_onto_standard_output_is_refused() {
     let folder = folder("picture_onto_itself");
     let file = saved(&folder, "sim:size=100");

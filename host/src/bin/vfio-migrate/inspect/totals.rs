@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 use vfio_migration_core::session::drive::Transport;
+use vfio_migration_core::stream::multifd::Init;
 use vfio_migration_host::file;
 use vfio_migration_host::qemu::{ChannelEvent, Contents, Event, Kind, Phase, Section, Walker};
 
@@ -33,6 +34,9 @@ pub(super) struct Totals {
     bytes_by_phase: [InPhase; Phase::ALL.len()],
     #[serde(skip)]
     pieces: Pieces,
+    /// What each channel began with.
+    #[serde(skip)]
+    inits: Vec<Init>,
 }
 
 /// The sums of all channels.
@@ -107,7 +111,7 @@ impl Totals {
     /// Counts what stands on a channel.
     pub(super) fn count_packet(&mut self, event: &ChannelEvent<'_>) {
         match event {
-            ChannelEvent::Init(_) => {}
+            ChannelEvent::Init(init) => self.inits.push(*init),
             ChannelEvent::Memory(packet) => {
                 self.channels.memory_bytes += packet.length;
                 self.channels.pages += u64::from(packet.normal_pages) + u64::from(packet.zero_pages);
@@ -128,8 +132,16 @@ impl Totals {
         self.channels.bytes += offset;
     }
 
-    /// Checks that the channels hold each device's state whole.
+    /// Checks that the channels can be of one migration, and hold each device's state whole.
     pub(super) fn check_pieces(&self) -> Result<(), file::Error> {
+        let go_together = |one: &Init, other: &Init| one.id != other.id && one.uuid == other.uuid;
+        let mut inits = self.inits.iter().enumerate();
+        let alien = inits.find(|(at, init)| !self.inits[..*at].iter().all(|other| go_together(init, other)));
+        if let Some((_, Init { id, uuid })) = alien {
+            let wanted = "numbers of their own and one uuid".into();
+            let got = format!("number {id} of the machine {uuid:02x?} beside others");
+            return Err(file::Error::Channels { wanted, got });
+        }
         self.pieces.check()
     }
 
