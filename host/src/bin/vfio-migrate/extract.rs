@@ -32,11 +32,11 @@ Examples:
   vfio-migrate extract vm.stream --section 0000:00:02.0/vfio --channel vm.1 --channel vm.2 --output card.state
   vfio-migrate inspect vm.stream                        # which sections there are
 
-The stream is one that QEMU wrote with `migrate file:` or into a pipe that was kept; the channels are those of multifd,
-each in a file of its own; those of another migration can't be told where their numbers and the machine's uuid fit. It has
-to be a file: how long other devices' sections are stands at its end. What comes out
-is a stream as `save` writes one, for `load` and for QEMU. QEMU's does not name a device's driver: without --driver
-`load` takes the new one only with --force.")]
+The stream is one that QEMU wrote with `migrate file:` or into a pipe that was kept. It has to be a file: how long other
+devices' sections are stands at its end. The channels are those of multifd, each in a file of its own; channels of another
+migration can't be told where their numbers and the machine's uuid fit. What comes out is a stream as `save` writes one,
+for `load` and for QEMU. QEMU's does not name a device's driver: without --driver `load` takes the new one only with
+--force.")]
 pub(crate) struct Arguments {
     /// The stream that QEMU wrote
     file: PathBuf,
