@@ -14,10 +14,12 @@ use std::os::fd::AsFd;
 
 use vfio_migration_core::session::Code;
 use vfio_migration_core::session::drive::Transport;
+use vfio_migration_core::stream::pci_config::{BODY_MAX, find};
 use vfio_migration_core::stream::record::{self, Decoder, Tag, WORD, Word, encode};
-use vfio_migration_core::stream::section::{Begins, Continues, Item};
+use vfio_migration_core::stream::section::{Begins, Continues, Item, footer};
 
 use super::pieces::{ChannelsError, Pieces};
+use super::walk::config_in;
 use super::{Contents, Event, Family, Kind, Section, Walker};
 use crate::errno::in_words;
 use crate::file::{self, Description, Entry, FORMAT, Writer};
@@ -120,12 +122,6 @@ pub enum ExtractError {
         /// The name of the device's sections.
         name: String,
     },
-    /// Bytes follow a device's configuration on the channels.
-    #[error("wanted nothing behind the configuration of '{name}' on the channels, got more bytes")]
-    Trailing {
-        /// The name of the device's sections.
-        name: String,
-    },
     /// The packet of a device's configuration is damaged.
     #[error("the configuration of '{name}' on the channels is damaged: {error}")]
     Configuration {
@@ -133,6 +129,16 @@ pub enum ExtractError {
         name: String,
         /// What is wrong with it.
         error: record::Error,
+    },
+    /// A device's configuration is none, so that in a stream without its length nobody could find its end.
+    #[error("the configuration of '{name}' is none: {}", none(found, *got))]
+    NoConfiguration {
+        /// The name of the device's sections.
+        name: String,
+        /// How long a configuration would be that begins like it, nothing where that can't be told, or why none begins so.
+        found: Result<Option<usize>, find::Error>,
+        /// Its bytes.
+        got: usize,
     },
     /// The new stream could not be written.
     #[error("the stream could not be written at byte {offset}: {}", in_words(*code))]
@@ -180,6 +186,8 @@ struct Device {
     /// Whether its END had data, or those of the channels came into it.
     has_rest: bool,
     has_config: bool,
+    /// The body of its configuration while it passes, up to a byte more than the longest.
+    config: Vec<u8>,
     /// Whether a section of the new stream is open.
     is_open: bool,
 }
@@ -198,7 +206,8 @@ impl Device {
         let address = idstr.strip_suffix("/vfio").unwrap_or(idstr).to_owned();
         let entry = Entry { idstr: idstr.clone(), driver: driver.clone(), address, data_bytes: 0 };
         let (has_rest, has_config, is_open) = (false, false, false);
-        Self { entry, instance: 0, id: 0, stage: Stage::Before, has_rest, has_config, is_open }
+        let (stage, config) = (Stage::Before, Vec::new());
+        Self { entry, instance: 0, id: 0, stage, has_rest, has_config, config, is_open }
     }
 
     /// Takes over from a description of ours what its user has not said.
@@ -215,6 +224,19 @@ impl Device {
     fn is_whole(&self) -> bool {
         let has_full = self.stage == Stage::Full;
         self.has_rest || self.has_config || (self.entry.data_bytes > 0 && !has_full)
+    }
+
+    /// Fails unless the body that has passed is that of a configuration.
+    fn check_config(&mut self) -> Result<(), ExtractError> {
+        let mut bytes = mem::take(&mut self.config);
+        let got = bytes.len();
+        bytes.extend(encode(Tag::EndOfState));
+        bytes.extend(footer(self.id));
+        let found = config_in(&bytes, self.id);
+        if found == Ok(Some(got)) {
+            return Ok(());
+        }
+        Err(ExtractError::NoConfiguration { name: self.entry.idstr.clone(), found, got })
     }
 
     fn out_of_place(&self, offset: u64, wanted: &'static str, got: &'static str) -> ExtractError {
@@ -344,6 +366,11 @@ impl<Out: AsFd> Taking<'_, Out> {
                 device.has_config = true;
                 self.begin(index, Begins::Full)?;
             }
+            (Kind::Full, Tag::Config) => {
+                let room = (BODY_MAX + 1).saturating_sub(device.config.len());
+                device.config.extend_from_slice(&bytes[..room.min(bytes.len())]);
+            }
+            (Kind::Full, Tag::EndOfState) if device.is_open => device.check_config()?,
             (Kind::Full, _) if !device.is_open => return Ok(()),
             _ => {}
         }
@@ -401,13 +428,15 @@ impl<Out: AsFd> Taking<'_, Out> {
                 decoder.data(bytes.len() as u64);
                 self.devices[index].entry.data_bytes += bytes.len() as u64;
             }
-            record::Wanted::Config => {
-                decoder.config(bytes.len().saturating_sub(WORD) as u64);
+            // It comes at once, and what would follow it makes it too long.
+            record::Wanted::Config | record::Wanted::Nothing(_) => {
+                let (body, _) = bytes.split_at(bytes.len().saturating_sub(WORD));
+                decoder.config(body.len() as u64);
+                self.devices[index].config = body.to_vec();
                 let end = bytes.last_chunk().copied().unwrap_or_default();
                 decoder.word(end).map_err(|error| ExtractError::Configuration { name, error })?;
+                self.devices[index].check_config()?;
             }
-            // A configuration comes at once, and none is longer.
-            record::Wanted::Nothing(_) => return Err(ExtractError::Trailing { name }),
         }
         self.write(bytes)
     }
@@ -458,6 +487,15 @@ impl<Out: AsFd> Taking<'_, Out> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), ExtractError> {
         let offset = self.writer.offset();
         self.writer.all(bytes).map_err(|code| ExtractError::Write { offset, code })
+    }
+}
+
+/// Why `got` bytes are no configuration.
+fn none(found: &Result<Option<usize>, find::Error>, got: usize) -> String {
+    match found {
+        Ok(Some(wanted)) => format!("wanted {wanted} bytes, got {got}"),
+        Ok(None) => format!("wanted one whose length can be told, got {got} bytes"),
+        Err(error) => error.to_string(),
     }
 }
 

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 
 use vfio_migration_core::session::drive::Transport;
 use vfio_migration_core::stream::pci_config::BODY_MAX;
-use vfio_migration_core::stream::pci_config::find::{Finder, Found, Progress};
+use vfio_migration_core::stream::pci_config::find::{self, Finder, Found, Progress};
 use vfio_migration_core::stream::record::{Tag, WORD};
 use vfio_migration_core::stream::section::{self, FOOTER, Item, SWITCHOVER_START};
 
@@ -370,6 +370,19 @@ impl<T: Transport> Walker<T> {
 fn config_length(reader: &mut Reader<Ahead<impl Transport>>, id: u32) -> Result<u64, Error> {
     let offset = reader.offset();
     let bytes = reader.link().peek(BODY_MAX + WORD + FOOTER).map_err(|code| Error::Recv { offset, code })?;
+    match config_in(bytes, id) {
+        Ok(Some(length)) => Ok(length as u64),
+        Ok(None) => Err(Error::Unwalkable { offset, reason: Unwalkable::Config }),
+        Err(error) => Err(Error::Config { offset, error }),
+    }
+}
+
+/// How long the body is that `bytes` begin with, END_OF_STATE and the footer of section `id` behind it; nothing where two
+/// lengths fit.
+///
+/// # Errors
+/// No length fits.
+pub(super) fn config_in(bytes: &[u8], id: u32) -> Result<Option<usize>, find::Error> {
     let mut finder = Finder::new();
     finder.take(bytes);
     finder.end();
@@ -377,19 +390,15 @@ fn config_length(reader: &mut Reader<Ahead<impl Transport>>, id: u32) -> Result<
         let behind = bytes.get(found.length + WORD..).and_then(<[u8]>::first_chunk::<FOOTER>);
         behind.is_some_and(|behind| *behind == section::footer(id))
     };
-    let length = match finder.progress() {
-        Ok(Progress::Empty) => 0,
-        Ok(Progress::Found(found)) => found.length,
-        Ok(Progress::Ambiguous(both)) => match both.iter().filter(footer_behind).collect::<Vec<_>>()[..] {
-            [found] => found.length,
-            _ => return Err(Error::Unwalkable { offset, reason: Unwalkable::Config }),
+    Ok(match finder.progress()? {
+        Progress::Empty => Some(0),
+        Progress::Found(found) => Some(found.length),
+        Progress::Ambiguous(both) => match both.iter().filter(footer_behind).collect::<Vec<_>>()[..] {
+            [found] => Some(found.length),
+            _ => None,
         },
-        Ok(Progress::Wanted(_) | Progress::Beyond { .. }) => {
-            return Err(Error::Unwalkable { offset, reason: Unwalkable::Config });
-        }
-        Err(error) => return Err(Error::Config { offset, error }),
-    };
-    Ok(length as u64)
+        Progress::Wanted(_) | Progress::Beyond { .. } => None,
+    })
 }
 
 /// The most bytes that one event has of a payload.
