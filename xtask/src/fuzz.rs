@@ -29,15 +29,18 @@ pub(crate) struct Options {
     /// Run each target for twenty minutes
     #[arg(long, conflicts_with = "seconds")]
     long: bool,
+    /// The number that the inputs are made from; the same ones come again from the same corpus [default: another each time]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    seed: Option<u32>,
     /// Run the target once, on the bytes of this file
     #[arg(long, value_name = "FILE", requires = "target", conflicts_with_all = ["seconds", "long"])]
     replay: Option<PathBuf>,
 }
 
 impl Default for Options {
-    /// Every target for as long as CI has.
+    /// Every target for as long as CI has, with inputs that are the same for every change.
     fn default() -> Self {
-        Self { target: None, seconds: SHORT, long: false, replay: None }
+        Self { target: None, seconds: SHORT, long: false, seed: Some(1), replay: None }
     }
 }
 
@@ -50,8 +53,8 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
     if let (Some(file), [target]) = (&options.replay, &all[..]) {
         return replay(&place, target, file);
     }
-    let seconds = if options.long { LONG } else { options.seconds };
-    let rows = run_all(&place, all, seconds)?;
+    let time = Time { seconds: if options.long { LONG } else { options.seconds }, seed: options.seed };
+    let rows = run_all(&place, all, time)?;
     let executions: u64 = rows.iter().map(|row| row.executions).sum();
     let seconds: f64 = rows.iter().map(|row| row.seconds).sum();
     println!("{executions} executions in {seconds:.0} seconds of all targets together");
@@ -69,6 +72,13 @@ struct Target {
     name: &'static str,
     /// The longest input that is tried, in bytes.
     longest: u32,
+}
+
+/// How long a target runs, and what its inputs are made from.
+#[derive(Clone, Copy)]
+struct Time {
+    seconds: u64,
+    seed: Option<u32>,
 }
 
 /// Where the programs are, and what they read and write.
@@ -114,9 +124,9 @@ impl Row {
 }
 
 /// Runs the targets, as many at a time as there are processors; prints and returns what came of each once it is there.
-fn run_all(place: &Place, targets: Vec<&Target>, seconds: u64) -> Result<Vec<Row>> {
+fn run_all(place: &Place, targets: Vec<&Target>, time: Time) -> Result<Vec<Row>> {
     let at_once = thread::available_parallelism().map_or(1, usize::from).min(targets.len());
-    println!("{} targets run for {seconds} seconds each, {at_once} at a time", targets.len());
+    println!("{} targets run for {} seconds each, {at_once} at a time", targets.len(), time.seconds);
     println!("\n{:<14} {:<8} {:>12} {:>9} {:>8}", "target", "result", "executions", "coverage", "seconds");
     let waiting: Mutex<VecDeque<_>> = Mutex::new(targets.into());
     let next = || waiting.lock().ok().and_then(|mut waiting| waiting.pop_front());
@@ -126,7 +136,7 @@ fn run_all(place: &Place, targets: Vec<&Target>, seconds: u64) -> Result<Vec<Row
             scope.spawn(move || {
                 while let Some(target) = next() {
                     // Nobody waits for it any more where another target could not be run.
-                    let _ = done.send(fuzz(place, target, seconds));
+                    let _ = done.send(fuzz(place, target, time));
                 }
             });
         }
@@ -135,12 +145,13 @@ fn run_all(place: &Place, targets: Vec<&Target>, seconds: u64) -> Result<Vec<Row
 }
 
 /// Runs one target for its time, on the corpus that earlier runs have left.
-fn fuzz(place: &Place, target: &Target, seconds: u64) -> Result<Row> {
+fn fuzz(place: &Place, target: &Target, time: Time) -> Result<Row> {
     let (corpus, findings) = (place.folder("corpus", target)?, place.folder("findings", target)?);
     let log = place.folder("log", target)?.join("last");
     let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let mut command = place.program(target);
-    command.arg(format!("-max_total_time={seconds}")).arg(format!("-max_len={}", target.longest));
+    command.arg(format!("-max_total_time={}", time.seconds)).arg(format!("-max_len={}", target.longest));
+    command.args(time.seed.map(|seed| format!("-seed={seed}")));
     command.arg(format!("-artifact_prefix={}/", findings.display()));
     command.arg(format!("-dict={}", workspace()?.join(FUZZ).join("dictionary").display()));
     command
