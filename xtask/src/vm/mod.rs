@@ -38,7 +38,7 @@ pub(crate) struct Options {
     /// Run the guest's long tests too: every way to and from each QEMU, with every kind of damage
     #[arg(long)]
     all: bool,
-    /// End the VM after this many seconds [default: 1500, with --all 3000]
+    /// End the VM after this many seconds [default: 2700, with --all 4000]
     #[arg(long, value_name = "SECONDS")]
     limit: Option<u64>,
     /// Boot this kernel image instead of Debian's
@@ -161,9 +161,9 @@ Examples:
   cargo xtask vm --kernel ~/linux/arch/x86/boot/bzImage --modules ~/modules --qemu /";
 
 /// Seconds that the guest's tests may take; on two cores they take about ten minutes.
-const LIMIT: u64 = 1500;
+const LIMIT: u64 = 2700;
 /// The same with the long tests.
-const LIMIT_ALL: u64 = 3000;
+const LIMIT_ALL: u64 = 4000;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
