@@ -201,6 +201,12 @@ impl MemoryPacket {
     }
 }
 
+/// Whether two channels can be of one migration: each has a number of its own, and all are of one machine.
+#[must_use]
+pub fn go_together(one: &Init, other: &Init) -> bool {
+    one.id != other.id && one.uuid == other.uuid
+}
+
 impl StatePacket {
     fn new(offset: u64, head: u64, state: &DeviceState<'_>) -> Self {
         Self {

@@ -445,7 +445,7 @@ impl<Out: AsFd> Taking<'_, Out> {
     fn end(mut self) -> Result<Vec<Entry>, ExtractError> {
         for device in &self.devices {
             let name = device.entry.idstr.clone();
-            if device.id == 0 {
+            if device.stage == Stage::Before {
                 return Err(ExtractError::Absent { wanted: name, got: self.seen });
             }
             if device.stage == Stage::Going {

@@ -40,7 +40,7 @@ mod pieces;
 mod ram;
 mod walk;
 
-pub use channel::{Channel, ChannelEvent, MemoryPacket, StatePacket};
+pub use channel::{Channel, ChannelEvent, MemoryPacket, StatePacket, go_together};
 pub use configuration::Configuration;
 pub use description::{DESCRIPTION_MAX, Description};
 pub use event::{Contents, Event, Family, Kind, Phase, Section, VfioRecords, command_name};

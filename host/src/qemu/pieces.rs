@@ -6,7 +6,7 @@ use std::fs::File;
 
 use vfio_migration_core::stream::multifd::{self, Init, Misuse, Piece, Receiver, Refused, Slot, Wanted};
 
-use super::{Channel, ChannelEvent};
+use super::{Channel, ChannelEvent, go_together};
 use crate::file;
 use crate::interrupt::Interrupt;
 use crate::link::Link;
@@ -154,7 +154,7 @@ impl<'f> Pieces<'f> {
     /// Fails where a channel can't be of one migration with those that were begun before.
     fn check_init(&mut self, channel: usize, init: Init) -> Result<(), ChannelsError> {
         let Init { id, uuid } = init;
-        let is_alien = |other: &Option<Init>| other.is_some_and(|other| other.id == id || other.uuid != uuid);
+        let is_alien = |other: &Option<Init>| other.is_some_and(|other| !go_together(&init, &other));
         if let Some(other) = self.inits.iter().position(is_alien) {
             return Err(ChannelsError::Alien { other, channel, id, uuid });
         }

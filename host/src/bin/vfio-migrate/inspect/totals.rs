@@ -8,7 +8,7 @@ use serde::Serialize;
 use vfio_migration_core::session::drive::Transport;
 use vfio_migration_core::stream::multifd::Init;
 use vfio_migration_host::file;
-use vfio_migration_host::qemu::{ChannelEvent, Contents, Event, Kind, Phase, Section, Walker};
+use vfio_migration_host::qemu::{ChannelEvent, Contents, Event, Kind, Phase, Section, Walker, go_together};
 
 use super::pieces::{OnChannels, Pieces};
 
@@ -134,7 +134,6 @@ impl Totals {
 
     /// Checks that the channels can be of one migration, and hold each device's state whole.
     pub(super) fn check_pieces(&self) -> Result<(), file::Error> {
-        let go_together = |one: &Init, other: &Init| one.id != other.id && one.uuid == other.uuid;
         let mut inits = self.inits.iter().enumerate();
         let alien = inits.find(|(at, init)| !self.inits[..*at].iter().all(|other| go_together(init, other)));
         if let Some((_, Init { id, uuid })) = alien {
