@@ -20,6 +20,7 @@ struct Inner {
     bytes: Vec<u8>,
     next: Cell<usize>,
     failures: Cell<i32>,
+    closed: Cell<bool>,
 }
 
 /// How an operation goes.
@@ -68,7 +69,8 @@ impl Chance {
     /// These decisions.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Self {
-        Self(Rc::new(Inner { bytes: bytes.to_vec(), next: Cell::new(0), failures: Cell::new(0) }))
+        let (next, failures, closed) = (Cell::new(0), Cell::new(0), Cell::new(false));
+        Self(Rc::new(Inner { bytes: bytes.to_vec(), next, failures, closed }))
     }
 
     /// How many decisions there were in the beginning.
@@ -91,7 +93,10 @@ impl Chance {
         match self.byte() {
             byte @ 128..160 => Turn::Short(usize::from(byte - 127)),
             160..176 => Turn::Failed(self.code()),
-            176..184 => Turn::Closed,
+            176..184 => {
+                self.0.closed.set(true);
+                Turn::Closed
+            }
             184..188 => Turn::Broken(self.code()),
             byte @ 188..196 => Turn::Refused((byte - 188) / 2, self.code()),
             196..200 => Turn::GuestReset,
@@ -100,6 +105,12 @@ impl Chance {
             216..224 => Turn::Misreport,
             _ => Turn::Well,
         }
+    }
+
+    /// Whether an operation found its link closed.
+    #[must_use]
+    pub fn has_closed(&self) -> bool {
+        self.0.closed.get()
     }
 
     fn code(&self) -> Code {
