@@ -188,6 +188,8 @@ pub fn walk() -> Vec<Vec<u8>> {
             seeds.push(join(&[how, 0], steps));
         }
     }
+    // A pipe that closes behind the end byte.
+    seeds.push(vec![1, 4, 8, 0, 0, 0, 0, 0, 0, 0, 182]);
     seeds
 }
 
@@ -206,6 +208,9 @@ pub fn extract() -> Vec<Vec<u8>> {
         seeds.push(join(&[3, 1, 20], &[&front(&elsewhere)[..], steps].concat()));
         seeds.push(join(&[14, 2, 30], &[&[0, 0], steps].concat()));
     }
+    // A configuration without a byte.
+    let empty = [&[0xff; 5][..], &[0xef, 0x10, 0, 1]].concat();
+    seeds.push(join(&[14, 1, 2], &[&[0, 0, 0, 0][..], &empty].concat()));
     seeds
 }
 
