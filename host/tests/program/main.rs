@@ -17,6 +17,7 @@ mod inspect;
 mod several;
 mod signals;
 mod trace;
+mod vmm;
 
 fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_vfio-migrate"))
