@@ -2,7 +2,9 @@
 //!
 //! Deliberately absent: the library itself. Tasks run commands and read their output.
 
+mod apt;
 mod bench;
+mod cache;
 mod command;
 mod fuzz;
 mod panic_free;

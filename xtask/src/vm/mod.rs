@@ -5,8 +5,6 @@
 //!
 //! Deliberately absent: the guest's tests. They are the program in `tests/vm`.
 
-mod apt;
-mod cache;
 mod console;
 mod initramfs;
 mod kernel;
@@ -21,11 +19,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use self::apt::Apt;
-use self::cache::{Cache, Recipe};
 use self::initramfs::Initramfs;
 use self::kernel::Kernel;
 use self::qemu::Qemu;
+use crate::apt::Apt;
+use crate::cache::{self, Cache, Recipe};
 use crate::command::{self, Tally, step};
 
 /// Options of the task.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::apt::Apt;
+use crate::apt::Apt;
 use crate::command::{self, step};
 
 /// The cache folder of this task, which is this run's alone until it is dropped.
