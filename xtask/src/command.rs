@@ -3,12 +3,12 @@
 //! Deliberately absent: a shell. Arguments go to a program as they are.
 
 use std::fmt;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 /// How many tests passed and how many failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,6 +72,23 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Runs a `cargo test`, shows what it prints and adds up its `test result:` lines; a build that fails is an error.
+pub(crate) fn tests(command: &mut Command) -> Result<Tally> {
+    let shown = show(command);
+    let child = command.stdout(Stdio::piped()).spawn();
+    let mut child = child.with_context(|| format!("cannot run {shown}"))?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(child.stdout.take().context("the output is piped")?).lines() {
+        let line = line?;
+        println!("{line}");
+        let result = line.starts_with("test result:").then(|| Tally::parse(&line)).flatten();
+        tally = [tally].into_iter().chain(result).sum();
+    }
+    let status = child.wait()?;
+    ensure!(status.success() || tally.failed > 0, "{shown}: {status}");
+    Ok(tally)
+}
+
 /// The command as one would type it.
 pub(crate) fn show(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -112,6 +129,14 @@ pub(crate) fn cache() -> Result<PathBuf> {
 /// The cargo that started us.
 pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// The name of a nightly toolchain.
+pub(crate) fn nightly() -> Result<String> {
+    let wanted = "wanted a nightly toolchain: rustup toolchain install nightly --profile minimal";
+    let list = output(Command::new("rustup").args(["toolchain", "list"])).context(wanted)?;
+    let names = list.lines().filter_map(|line| line.split_whitespace().next());
+    names.into_iter().find(|name| name.starts_with("nightly")).map(str::to_owned).context(wanted)
 }
 
 #[cfg(test)]
