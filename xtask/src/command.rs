@@ -114,6 +114,14 @@ pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// The name of a nightly toolchain.
+pub(crate) fn nightly() -> Result<String> {
+    let wanted = "wanted a nightly toolchain: rustup toolchain install nightly --profile minimal";
+    let list = output(Command::new("rustup").args(["toolchain", "list"])).context(wanted)?;
+    let names = list.lines().filter_map(|line| line.split_whitespace().next());
+    names.into_iter().find(|name| name.starts_with("nightly")).map(str::to_owned).context(wanted)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::command::{self, Tally, cache, cargo, is_installed, output, step, target, workspace};
+use crate::command::{self, Tally, cache, cargo, is_installed, nightly, output, step, target, workspace};
 
 /// Options of the task.
 #[derive(clap::Args)]
@@ -239,14 +239,6 @@ fn build(name: Option<&str>) -> Result<PathBuf> {
     step(&format!("building the fuzz targets with {nightly}"), || output(&mut command))?;
     let version = output(Command::new("rustup").args(["run", &nightly, "rustc", "--print", "host-tuple"]))?;
     Ok(root.join(version.trim()).join("release"))
-}
-
-/// The name of a nightly toolchain.
-fn nightly() -> Result<String> {
-    let wanted = "fuzzing needs a nightly toolchain: rustup toolchain install nightly --profile minimal";
-    let list = output(Command::new("rustup").args(["toolchain", "list"])).context(wanted)?;
-    let names = list.lines().filter_map(|line| line.split_whitespace().next());
-    names.into_iter().find(|name| name.starts_with("nightly")).map(str::to_owned).context(wanted)
 }
 
 /// cargo-fuzz, which is installed into the cache folder where it is not there.

@@ -2,10 +2,14 @@
 //!
 //! Deliberately absent: the library itself. Tasks run commands and read their output.
 
+mod apt;
 mod bench;
+mod cache;
 mod command;
+mod cross;
 mod fuzz;
 mod panic_free;
+mod sysroot;
 mod test;
 mod vm;
 
@@ -29,6 +33,8 @@ enum Task {
     PanicFree,
     /// Give hostile bytes to every decoder and to whole sessions
     Fuzz(fuzz::Options),
+    /// Build the crates for other machines
+    Cross(cross::Options),
     /// Boot a Linux kernel with a migratable device under QEMU and test there
     Vm(vm::Options),
     /// Measure what core's path costs, beside a bare loop of read and write
@@ -40,6 +46,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::PanicFree => panic_free::run().map(|()| true),
         Task::Fuzz(options) => fuzz::run(&options).map(|tally| tally.all_passed()),
+        Task::Cross(options) => cross::run(&options).map(|()| true),
         Task::Bench(options) => bench::run(&options).map(|()| true),
         Task::Vm(options) => vm::run(&options).map(|tally| tally.all_passed()),
     };

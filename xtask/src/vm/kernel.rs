@@ -13,8 +13,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::apt::Apt;
 use super::kmod;
+use crate::apt::Apt;
 use crate::command;
 
 /// A kernel image and the folder with its modules, in `stock/` and `iommufd/`.

@@ -5,8 +5,6 @@
 //!
 //! Deliberately absent: the guest's tests. They are the program in `tests/vm`.
 
-mod apt;
-mod cache;
 mod console;
 mod initramfs;
 mod kernel;
@@ -21,11 +19,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use self::apt::Apt;
-use self::cache::{Cache, Recipe};
 use self::initramfs::Initramfs;
 use self::kernel::Kernel;
 use self::qemu::Qemu;
+use crate::apt::Apt;
+use crate::cache::{self, Cache, Recipe};
 use crate::command::{self, Tally, step};
 
 /// Options of the task.
@@ -68,13 +66,13 @@ pub(crate) struct Options {
 /// Brings the VM's parts together, boots it and returns its tests' tally.
 pub(crate) fn run(options: &Options) -> Result<Tally> {
     check_libc()?;
-    let cache = Cache::new(options.refresh)?;
+    let cache = Cache::new("vm", options.refresh)?;
     let kernel = match (&options.kernel, &options.modules) {
         (Some(image), Some(modules)) => Kernel { image: image.clone(), modules: modules.clone(), kit: None },
-        _ => kernel::made(&cache.folder(&KERNEL)?),
+        _ => kernel::made(&debians(&cache, &KERNEL)?),
     };
     let qemus = if options.qemu.is_empty() {
-        QEMUS.iter().map(|recipe| Qemu::new(&cache.folder(recipe)?)).collect::<Result<Vec<_>>>()?
+        QEMUS.iter().map(|recipe| Qemu::new(&debians(&cache, recipe)?)).collect::<Result<Vec<_>>>()?
     } else {
         options.qemu.iter().map(|root| Qemu::new(root)).collect::<Result<_>>()?
     };
@@ -83,7 +81,7 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
     fs::create_dir_all(&folder)?;
     let own = match &kernel.kit {
         Some(kit) => {
-            cache::check_machine(COMPILER)?;
+            cache::check_tools(COMPILER, OWN)?;
             step("building the test device's module", || kmod::build(kit, &folder.join("kmod")))?
         }
         None => kernel.modules.clone(),
@@ -105,6 +103,12 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
     let tally = [tally, pages].into_iter().sum();
     println!("{tally}");
     Ok(tally)
+}
+
+/// A folder of the cache with Debian's programs, which are for our machine's architecture.
+fn debians(cache: &Cache, recipe: &Recipe) -> Result<PathBuf> {
+    ensure!(cfg!(target_arch = "x86_64"), "Debian's kernel here is for x86_64 machines: {OWN}");
+    cache.folder(recipe)
 }
 
 fn fetch_qemu_10(apt: &Apt, _work: &Path, folder: &Path) -> Result<()> {
@@ -182,19 +186,24 @@ const KERNEL: Recipe = Recipe {
         ("gcc", "gcc"),
         ("ld", "binutils"),
     ],
+    otherwise: OWN,
     make: kernel::make,
 };
 
 /// The QEMUs; the first one boots the VM.
 const QEMUS: [Recipe; 2] = [
-    Recipe { name: "qemu", suites: &["trixie"], tools: QEMU_TOOLS, make: fetch_qemu_10 },
+    Recipe { name: "qemu", suites: &["trixie"], tools: QEMU_TOOLS, otherwise: OWN, make: fetch_qemu_10 },
     Recipe {
         name: "qemu-11",
         suites: &["trixie", "trixie-backports"],
         tools: QEMU_TOOLS,
+        otherwise: OWN,
         make: fetch_qemu_11,
     },
 ];
+
+/// What to do where Debian's packages can't be used.
+const OWN: &str = "give your own with --kernel, --modules and --qemu";
 
 /// The package of the QEMU that emulates our machine.
 const QEMU: &str = "qemu-system-x86";

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::apt::Apt;
+use crate::apt::Apt;
 use crate::command::{self, step};
 
-/// The cache folder of this task, which is this run's alone until it is dropped.
+/// A part of the cache folder, which is this run's alone until it is dropped.
 pub(crate) struct Cache {
     root: PathBuf,
     refresh: bool,
@@ -26,14 +26,16 @@ pub(crate) struct Recipe {
     pub(crate) suites: &'static [&'static str],
     /// Programs that making it needs, and their Debian packages.
     pub(crate) tools: &'static [(&'static str, &'static str)],
+    /// What to do where such a program can't be installed.
+    pub(crate) otherwise: &'static str,
     /// Makes the content (the last argument) with a folder for what is thrown away afterwards.
     pub(crate) make: fn(&Apt, &Path, &Path) -> Result<()>,
 }
 
 impl Cache {
-    /// Takes the cache, and waits for a run that has it. With `refresh` nothing in it is used again.
-    pub(crate) fn new(refresh: bool) -> Result<Self> {
-        let root = command::cache()?.join("vm");
+    /// Takes a part of the cache, and waits for a run that has it. With `refresh` nothing in it is used again.
+    pub(crate) fn new(part: &str, refresh: bool) -> Result<Self> {
+        let root = command::cache()?.join(part);
         let lock = lock(&root).with_context(|| format!("cannot lock {}", root.display()))?;
         Ok(Self { root, refresh, _lock: lock })
     }
@@ -48,7 +50,7 @@ impl Cache {
                 Some(line) => println!("{} is made anew, it is not as it was left: {line}", folder.display()),
             }
         }
-        check_machine(recipe.tools)?;
+        check_tools(recipe.tools, recipe.otherwise)?;
         let work = self.root.join("work");
         for place in [&folder, &work] {
             remove(place)?;
@@ -111,15 +113,13 @@ fn changed(left: &str, got: &str) -> Option<String> {
     missing.or_else(|| Some(format!("'{}' was not so", added()?)))
 }
 
-/// Says at once what is missing for using Debian's packages, rather than one thing after another.
-pub(crate) fn check_machine(tools: &[(&str, &str)]) -> Result<()> {
-    let own = "give your own with --kernel, --modules and --qemu";
-    ensure!(cfg!(target_arch = "x86_64"), "Debian's kernel here is for x86_64 machines: {own}");
+/// Says at once what programs are missing, rather than one after another; `otherwise` does without them.
+pub(crate) fn check_tools(tools: &[(&str, &str)], otherwise: &str) -> Result<()> {
     let missing: Vec<_> = tools.iter().filter(|(program, _)| !command::is_installed(program)).collect();
     let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
     ensure!(
         missing.is_empty(),
-        "programs are missing: install the Debian packages {} or {own}",
+        "programs are missing: install the Debian packages {} or {otherwise}",
         packages.join(" ")
     );
     Ok(())
