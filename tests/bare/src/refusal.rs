@@ -6,7 +6,7 @@ use core::fmt::{self, Write as _};
 
 use heapless::{String, Vec};
 use vfio_migration_core::session::{Code, Failure, Misuse};
-use vfio_migration_core::stream::section::{self, Item, NAME_MAX};
+use vfio_migration_core::stream::section::{self, Item};
 
 use crate::device::DRIVER;
 
@@ -25,7 +25,7 @@ pub(crate) enum Refusal {
     /// The stream does not go on as it must.
     Unexpected { offset: u64, wanted: &'static str, got: String<SHOWN> },
     /// The stream is of another kind of device.
-    Driver { offset: u64, got: Vec<u8, NAME_MAX> },
+    Driver { offset: u64, got: Vec<u8, SHOWN> },
     /// The checksum is not that of the bytes before it.
     Checksum { covered: u64, wanted: String<10>, got: Vec<u8, 10> },
     /// The description does not fit what came.
@@ -84,7 +84,6 @@ impl fmt::Display for Refusal {
 /// An item in words.
 pub(crate) fn show(item: &Item<'_>) -> String<SHOWN> {
     let mut text = String::new();
-    // What is longer than the text has room for is cut.
     let _ = match item {
         Item::Configuration { name_length } => {
             write!(text, "a configuration with a name of {name_length} bytes")
@@ -101,5 +100,5 @@ pub(crate) fn show(item: &Item<'_>) -> String<SHOWN> {
     text
 }
 
-/// Room for an item in words.
-const SHOWN: usize = 80;
+/// Room for an item in words, and for a name; what is longer is cut.
+pub(crate) const SHOWN: usize = 64;

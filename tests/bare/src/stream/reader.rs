@@ -15,7 +15,7 @@ use vfio_migration_core::stream::section::{
 use super::{CHECKSUM_KEY, CHECKSUM_TAIL, Checksum, checksum, checksum_tail};
 use crate::device::DRIVER;
 use crate::interrupts::wait_for;
-use crate::refusal::{Refusal, show};
+use crate::refusal::{Refusal, SHOWN, show};
 use crate::serial::Serial;
 
 /// Reads a stream of one device and keeps its checksum.
@@ -56,7 +56,7 @@ impl Reader {
         })?;
         let rest = self.name.strip_prefix(DRIVER.as_bytes());
         if !rest.is_some_and(|rest| rest.starts_with(b"@") && rest.ends_with(b"/vfio")) {
-            return Err(Refusal::Driver { offset, got: self.name.clone() });
+            return Err(Refusal::Driver { offset, got: self.name.iter().take(SHOWN).copied().collect() });
         }
         self.payload = self.offset;
         Ok(())
