@@ -71,16 +71,20 @@ fn build_programs() -> Result<PathBuf> {
     Ok(command::target()?.join("debug"))
 }
 
-/// The bytes of a kernel's code, of its constants and of its memory.
+/// How large a kernel is: the bytes of its code and constants, which are in its file, and of its memory.
 fn sizes(kernel: &Path) -> Result<String> {
     let bytes = fs::read(kernel).with_context(|| format!("cannot read {}", kernel.display()))?;
     let file = object::File::parse(&*bytes).with_context(|| format!("{} is no ELF", kernel.display()))?;
-    let sum =
-        |kind| file.sections().filter(|section| section.kind() == kind).map(|section| section.size()).sum();
-    let [code, constants, data, zeroed]: [u64; 4] =
-        [SectionKind::Text, SectionKind::ReadOnlyData, SectionKind::Data, SectionKind::UninitializedData]
-            .map(sum);
-    Ok(format!("{code} bytes of code, {constants} of constants, {} of memory", data + zeroed))
+    let [mut code, mut constants, mut memory] = [0; 3];
+    for section in file.sections() {
+        match section.kind() {
+            SectionKind::Text => code += section.size(),
+            SectionKind::ReadOnlyData | SectionKind::ReadOnlyString => constants += section.size(),
+            SectionKind::Data | SectionKind::UninitializedData => memory += section.size(),
+            _ => {}
+        }
+    }
+    Ok(format!("{code} bytes of code, {constants} of constants, {memory} of memory"))
 }
 
 const TARGET: &str = "x86_64-unknown-none";

@@ -37,13 +37,10 @@ pub(crate) fn all(whole: &[u8]) -> Result<Vec<Damage>> {
 /// A whole stream and where its parts are.
 struct Stream<'a> {
     whole: &'a [u8],
-    /// The footers of the START and of three PARTs.
-    footers: [usize; 4],
-    /// The END and its footer.
-    last: usize,
+    /// Where each section behind the START begins, the END's last.
+    sections: Vec<usize>,
+    /// Where the end byte stands, behind the END.
     end: usize,
-    /// The tag of a DATA record in the PART behind the second footer.
-    data: usize,
     /// The description.
     json: usize,
     /// The first digit of the checksum.
@@ -52,14 +49,12 @@ struct Stream<'a> {
 
 impl<'a> Stream<'a> {
     fn new(whole: &'a [u8]) -> Result<Self> {
-        let footers = places(whole, &FOOTER);
-        ensure!(footers.len() > 5, "wanted a stream of several PARTs, got {} sections", footers.len());
-        let (last, end) = (footers[footers.len() - 2] + FOOTER.len(), footers[footers.len() - 1]);
-        let data = footers[1] + FOOTER.len() + PART.len();
-        ensure!(whole[data..].starts_with(&DATA), "wanted a DATA record at byte {data}");
+        let mut sections: Vec<_> =
+            places(whole, &FOOTER).iter().map(|footer| footer + FOOTER.len()).collect();
+        let end = sections.pop().context("the stream has sections")?;
+        ensure!(sections.len() > 8, "wanted a stream of several PARTs, got {} sections", sections.len());
         let (json, digits) = (place(whole, b"{\"page_size\"")?, whole.len() - CHECKSUM_TAIL);
-        let footers = [footers[0], footers[1], footers[2], footers[3]];
-        Ok(Self { whole, footers, last, end, data, json, digits })
+        Ok(Self { whole, sections, end, json, digits })
     }
 
     fn at_the_front(&self) -> Result<Vec<Damage>> {
@@ -80,15 +75,12 @@ impl<'a> Stream<'a> {
     }
 
     fn in_sections(&self) -> Vec<Damage> {
-        let footer = self.footers[2];
-        let next = footer + FOOTER.len();
+        let next = self.sections[2];
+        let footer = next - FOOTER.len();
         let (kind, own) = ("wanted the type byte of a section", "wanted a PART or the END of the device");
+        let marks = "wanted the footer of section 1";
         vec![
-            self.flipped(
-                "footer",
-                (footer + 4, 1),
-                &format!("at byte {footer}: wanted the footer of section 1"),
-            ),
+            self.flipped("footer", (footer + 4, 1), &format!("at byte {footer}: {marks}")),
             self.flipped("section's type", (next, 0x40), &format!("at byte {next}: {kind}")),
             self.flipped(
                 "section's number",
@@ -99,20 +91,14 @@ impl<'a> Stream<'a> {
     }
 
     fn in_data(&self) -> Vec<Damage> {
-        let (tag, length) = (self.data, self.data + DATA.len());
-        // The length takes the next tag's first byte for data, so that a tag is wanted one byte too late.
-        let next = self.footers[2] - 8 + 1;
+        let tag = self.sections[1] + PART;
+        let length = tag + WORD;
+        // A length that is one too many takes a byte of END_OF_STATE for data, and a tag is wanted a byte too late.
+        let next = self.sections[2] - FOOTER.len() - WORD + 1;
+        let record = format!("in the payload from byte {tag} on, wanted a record's tag");
         vec![
-            self.flipped(
-                "record's tag",
-                (tag + 7, 0x80),
-                &format!("at byte {tag}: in the payload from byte {tag} on, wanted a record's tag"),
-            ),
-            self.flipped(
-                "record's length",
-                (length + 7, 1),
-                &format!("at byte {next}: in the payload from byte {tag} on, wanted a record's tag"),
-            ),
+            self.flipped("record's tag", (tag + 7, 0x80), &format!("at byte {tag}: {record}")),
+            self.flipped("record's length", (length + 7, 1), &format!("at byte {next}: {record}")),
             self.flipped("byte of the data", (length + 1000, 1), &self.wanted_checksum(length + 1000, 1)),
         ]
     }
@@ -147,30 +133,30 @@ impl<'a> Stream<'a> {
 
     /// What is left out, and ends that do not come.
     fn missing(&self) -> Vec<Damage> {
-        let [_, first, second, third] = self.footers.map(|footer| footer + FOOTER.len());
-        let (total, end, middle) =
-            (self.whole.len(), self.end + FOOTER.len(), usize::midpoint(second, third));
+        let (second, third, total) = (self.sections[1], self.sections[2], self.whole.len());
+        let last = self.sections[self.sections.len() - 1];
         let cut =
             |name, at: usize, told: &str| self.without(name, at..total, &format!("at byte {at}: {told}"));
         let own = "wanted a PART or the END of the device, got the end of the stream";
-        let fits = "wanted a description that fits the sections, got one that counts another number";
-        let json = self.json - (second - first);
-        let payload = second + PART.len();
+        // Without the second PART the device's first record is looked for within content, in the seventh PART.
+        let seventh = self.sections[6] + PART - (third - second);
+        let refused = format!("in the payload from byte {seventh} on, the device refused the data");
+        let ended = format!("in the payload from byte {} on, the stream ended", second + PART);
         vec![
+            self.without("END, with a right checksum", last..self.end, &format!("at byte {last}: {own}"))
+                .right(),
             self.without(
-                "END, with a right checksum",
-                self.last..end,
-                &format!("at byte {}: {own}", self.last),
+                "PART, with a right checksum",
+                second..third,
+                &format!("at byte {}: {refused}", seventh + 2 * WORD),
             )
             .right(),
-            self.without("PART, with a right checksum", first..second, &format!("at byte {json}: {fits}"))
-                .right(),
+            cut("the rest, from within the data", usize::midpoint(second, third), &ended),
             cut(
-                "rest, from within the data",
-                middle,
-                &format!("in the payload from byte {payload} on, the stream ended"),
+                "rest behind the END",
+                self.end,
+                "the stream ended, wanted 1 more bytes of a section's header",
             ),
-            cut("rest behind the END", end, "the stream ended, wanted 1 more bytes of a section's header"),
             cut("last bytes", total - 5, "the stream ended, wanted 5 more bytes of the description"),
         ]
     }
@@ -236,8 +222,9 @@ fn place(bytes: &[u8], wanted: &[u8]) -> Result<usize> {
 }
 
 const FOOTER: [u8; 5] = [0x7e, 0, 0, 0, 1];
-/// The header of a PART, and of the END but for its first byte.
-const PART: [u8; 5] = [2, 0, 0, 0, 1];
-const DATA: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0xef, 0x10, 0, 4];
+/// The bytes of a PART's header.
+const PART: usize = 5;
+/// The bytes of a tag, and of a length.
+const WORD: usize = 8;
 /// The checksum's digits and what follows.
 const CHECKSUM_TAIL: usize = 10;
