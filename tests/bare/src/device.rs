@@ -12,11 +12,16 @@ use vfio_migration_core::device::arc::{self, DataSession};
 use vfio_migration_core::device::{Features, State};
 use vfio_migration_core::session::{Code, DataRead, PrecopyInfo};
 
-use crate::content::{Content, EINVAL};
-use crate::setup::Setup;
+use self::content::{Content, EINVAL};
+use crate::machine::setup::Setup;
+
+mod content;
 
 /// The kind of device, which a stream's sections are named after.
 pub(crate) const DRIVER: &str = "sim";
+
+/// The answer of a device that is no PCI function to whoever wants its configuration; EOPNOTSUPP.
+pub(crate) const NO_CONFIG: Code = Code(95);
 
 /// The machine's only device.
 pub(crate) struct Device {

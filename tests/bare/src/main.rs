@@ -7,28 +7,20 @@
 #![no_std]
 #![no_main]
 
-mod boot;
-mod console;
-mod content;
 mod device;
-mod interrupts;
+mod machine;
 mod outcome;
-mod ports;
 mod receive;
-mod refusal;
-mod serial;
-mod setup;
 mod stream;
-mod trace;
 
 use core::task::Poll;
 
 use vfio_migration_core::device::State;
-use vfio_migration_core::session::{Code, Source, SourceDone, SourceEffect, SourcePhase};
+use vfio_migration_core::session::{Source, SourceDone, SourceEffect, SourcePhase};
 
-use crate::device::Device;
-use crate::refusal::Refusal;
-use crate::stream::Writer;
+use crate::device::{Device, NO_CONFIG};
+use crate::machine::{interrupts, trace};
+use crate::stream::{Refusal, Writer};
 
 /// Sends the device's state. Where that fails, the device goes back to the state that it came from.
 fn send(device: &mut Device, stream: &mut Writer) -> Result<(), Refusal> {
@@ -47,18 +39,17 @@ fn send_all(source: &mut Source<'_>, device: &mut Device, stream: &mut Writer) -
     let features = device.features();
     stream.start();
     source.setup(features.pre_copy)?;
-    let mut phase = carry_out(source, device, stream)?;
+    carry_out(source, device, stream)?;
     stream.footer();
-    while let SourcePhase::PreCopy(_) = phase {
+    if features.pre_copy {
         source.measure()?;
-        phase = carry_out(source, device, stream)?;
-        if is_little_left(phase) {
-            break;
+        while much_is_left(carry_out(source, device, stream)?) {
+            stream.part();
+            source.copy_chunk()?;
+            carry_out(source, device, stream)?;
+            stream.footer();
+            source.measure()?;
         }
-        stream.part();
-        source.copy_chunk()?;
-        phase = carry_out(source, device, stream)?;
-        stream.footer();
     }
     if features.p2p {
         source.quiesce()?;
@@ -100,10 +91,7 @@ fn carry_out(
     }
 }
 
-/// Whether so little is left to copy that the machine may stop: the policy is the hypervisor's.
-fn is_little_left(phase: SourcePhase) -> bool {
-    matches!(phase, SourcePhase::PreCopy(chunk) if chunk.left.is_some_and(|left| left.total() < 4096))
+/// Whether to go on with pre-copy before the machine's processors stop: this is the hypervisor's policy.
+fn much_is_left(phase: SourcePhase) -> bool {
+    matches!(phase, SourcePhase::PreCopy(chunk) if chunk.left.is_none_or(|left| left.total() >= 4096))
 }
-
-/// The answer of a device that is no PCI function to whoever wants its configuration; EOPNOTSUPP.
-const NO_CONFIG: Code = Code(95);

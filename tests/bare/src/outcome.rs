@@ -2,15 +2,15 @@
 //!
 //! Deliberately absent: a way to ask the machine anything later. What it has to say it says before it ends.
 
-use crate::boot::{Exit, exit};
-use crate::console::say;
 use crate::device::Device;
+use crate::machine::boot::{Exit, exit};
+use crate::machine::console::say;
+use crate::machine::serial::Serial;
+use crate::machine::setup::{Role, Setup};
+use crate::machine::trace;
 use crate::receive::receive;
-use crate::refusal::Refusal;
-use crate::serial::Serial;
-use crate::setup::{Role, Setup};
-use crate::stream::{Reader, Writer};
-use crate::{send, trace};
+use crate::send;
+use crate::stream::{Reader, Refusal, Writer};
 
 /// Does what the command line wants and ends the machine.
 pub(crate) fn migrate(setup: &Setup) -> ! {

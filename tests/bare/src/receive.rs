@@ -7,10 +7,9 @@ use core::task::Poll;
 use vfio_migration_core::device::State;
 use vfio_migration_core::session::{Destination, DestinationDone, DestinationEffect, DestinationPhase};
 
-use crate::device::Device;
-use crate::refusal::Refusal;
-use crate::stream::Reader;
-use crate::{NO_CONFIG, interrupts, trace};
+use crate::device::{Device, NO_CONFIG};
+use crate::machine::{interrupts, trace};
+use crate::stream::{Reader, Refusal};
 
 /// Receives a state. Where that fails, the device is reset, or was not touched.
 pub(crate) fn receive(device: &mut Device, stream: &mut Reader) -> Result<(), Refusal> {

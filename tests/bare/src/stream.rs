@@ -7,10 +7,12 @@ use core::fmt::Write as _;
 use crc::{CRC_32_ISCSI, Crc, Digest};
 use heapless::String;
 
-pub(crate) mod reader;
-pub(crate) mod writer;
+mod reader;
+mod refusal;
+mod writer;
 
 pub(crate) use reader::Reader;
+pub(crate) use refusal::Refusal;
 pub(crate) use writer::Writer;
 
 /// The checksum of a stream's bytes so far.

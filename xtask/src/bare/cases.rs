@@ -116,6 +116,9 @@ fn send_refused(lab: &Lab, refusal: &Refusal) -> Result<String> {
     ensure!(content == wanted, "wanted content {wanted}, got {content}");
     let sets: Vec<_> = sender.lines.iter().filter_map(|line| line.strip_prefix("event: ")).collect();
     ensure!(sets.ends_with(refusal.events), "wanted the events {:?}, got {sets:?}", refusal.events);
+    if !refusal.is_kept {
+        sender.finished_by_interrupts(&["Reset"])?;
+    }
     let told = sender.rest("failed: ")?;
     ensure!(told == refusal.told, "wanted '{}', got '{told}'", refusal.told);
     let file = format!("{name}.state");
@@ -211,7 +214,7 @@ const REFUSALS: [Refusal; 4] = [
     },
 ];
 
-/// The codes with which a machine's QEMU ends: see `tests/bare/src/boot.rs`.
+/// The codes with which a machine's QEMU ends: see `tests/bare/src/machine/boot.rs`.
 const DONE: i32 = 33;
 const FAILED: i32 = 35;
 const PANICKED: i32 = 37;

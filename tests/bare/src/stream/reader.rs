@@ -12,11 +12,11 @@ use vfio_migration_core::stream::section::{
     self, Begins, Continues, FOOTER, ITEM_MAX, Item, NAME_MAX, PREAMBLE,
 };
 
+use super::refusal::{Refusal, SHOWN, show};
 use super::{CHECKSUM_KEY, CHECKSUM_TAIL, Checksum, checksum, checksum_tail};
 use crate::device::DRIVER;
-use crate::interrupts::wait_for;
-use crate::refusal::{Refusal, SHOWN, show};
-use crate::serial::Serial;
+use crate::machine::interrupts::wait_for;
+use crate::machine::serial::Serial;
 
 /// Reads a stream of one device and keeps its checksum.
 pub(crate) struct Reader {

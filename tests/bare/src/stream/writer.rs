@@ -9,11 +9,10 @@ use heapless::Vec;
 use vfio_migration_core::session::Code;
 use vfio_migration_core::stream::section::{self, Begins, Continues, ITEM_MAX, Item, PREAMBLE};
 
-use super::{CHECKSUM_KEY, CHECKSUM_TAIL, Checksum, checksum, checksum_tail};
+use super::{CHECKSUM_KEY, CHECKSUM_TAIL, Checksum, Refusal, checksum, checksum_tail};
 use crate::device::DRIVER;
-use crate::interrupts::wait_for;
-use crate::refusal::Refusal;
-use crate::serial::Serial;
+use crate::machine::interrupts::wait_for;
+use crate::machine::serial::Serial;
 
 /// Writes a stream of one device and keeps its checksum.
 pub(crate) struct Writer {

@@ -14,8 +14,9 @@ use x86_64::VirtAddr;
 use x86_64::instructions::interrupts;
 use x86_64::structures::idt::InterruptDescriptorTable;
 
-use crate::ports::Register;
-use crate::{device, serial, trace};
+use super::ports::Register;
+use super::{serial, trace};
+use crate::device;
 
 /// Milliseconds since the machine began; goes round after 49 days.
 pub(crate) fn now() -> u32 {

@@ -4,7 +4,7 @@
 
 use core::fmt;
 
-use crate::ports::Register;
+use super::ports::Register;
 
 /// The machine's debug console.
 pub(crate) struct Console;
@@ -24,6 +24,6 @@ pub(crate) fn line(text: fmt::Arguments<'_>) {
 
 /// Writes a line, with the arguments of `format_args!`.
 macro_rules! say {
-    ($($argument:tt)*) => { $crate::console::line(format_args!($($argument)*)) };
+    ($($argument:tt)*) => { $crate::machine::console::line(format_args!($($argument)*)) };
 }
 pub(crate) use say;

@@ -13,8 +13,8 @@ use critical_section::Mutex;
 use heapless::Vec;
 use vfio_migration_core::session::Code;
 
-use crate::interrupts;
-use crate::ports::Register;
+use super::interrupts;
+use super::ports::Register;
 
 /// The machine's only serial line.
 pub(crate) struct Serial {

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use vfio_migration_core::session::Event;
 
-use crate::console::say;
+use super::console::say;
 
 /// A session sleeps for the answer to what it asked last.
 pub(crate) fn waited() {

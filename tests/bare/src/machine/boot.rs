@@ -6,10 +6,11 @@ use core::arch::global_asm;
 use core::ffi::{CStr, c_char};
 use core::panic::PanicInfo;
 
-use crate::console::say;
-use crate::ports::Register;
-use crate::setup::Setup;
-use crate::{interrupts, outcome};
+use super::console::say;
+use super::interrupts;
+use super::ports::Register;
+use super::setup::Setup;
+use crate::outcome;
 
 global_asm!(include_str!("boot.s"), options(att_syntax));
 
@@ -54,6 +55,7 @@ unsafe extern "C" fn start(info: *const StartInfo) -> ! {
     // bytes, and nothing in this program writes outside of its own memory.
     let info = unsafe { &*info };
     assert!(info.magic == MAGIC, "wanted a start info with the mark {MAGIC:#x}, got {:#x}", info.magic);
+    assert!(info.command_line != 0, "wanted a command line, got none");
     // SAFETY: the protocol says that it is the address of a string that ends in NUL, and as above it is mapped and
     // stays as it is.
     let words = unsafe { CStr::from_ptr(info.command_line as *const c_char) };
