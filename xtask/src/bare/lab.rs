@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -16,7 +17,7 @@ use super::machine::{Machine, Said};
 use crate::command::output;
 use crate::vm::qemu::Qemu;
 
-/// The content's length of each device here, in bytes, but for a case of its own.
+/// The content's length of each device here, in bytes.
 pub(crate) const SIZE: usize = 40 << 10;
 
 /// What the cases work with.
@@ -27,13 +28,15 @@ pub(crate) struct Lab {
     folder: PathBuf,
     /// What contents are made from, another one in each run.
     pub(crate) seed: u64,
+    /// When the time for all machines is over.
+    end: Instant,
 }
 
 impl Lab {
     /// A lab in an empty folder.
     pub(crate) fn new(qemu: Qemu, kernel: PathBuf, programs: PathBuf, folder: PathBuf) -> Self {
         let seed = RandomState::new().build_hasher().finish();
-        Self { qemu, kernel, programs, folder, seed }
+        Self { qemu, kernel, programs, folder, seed, end: Instant::now() + LIMIT }
     }
 
     /// Runs a machine that sends, and returns what it put on the wire.
@@ -110,7 +113,7 @@ impl Lab {
 
     fn start(&self, name: &str, words: &str, wire: UnixStream) -> Result<Machine> {
         let words = format!("size={SIZE} {words}");
-        Machine::start(name, &self.qemu.boot_bare(&self.kernel, &words), wire)
+        Machine::start(name, &self.qemu.boot_bare(&self.kernel, &words), wire, self.end)
     }
 }
 
@@ -126,6 +129,9 @@ pub(crate) fn checksum(seed: u64, size: usize) -> String {
     let content: Vec<u8> = numbers.take(size.div_ceil(8)).flat_map(u64::to_le_bytes).take(size).collect();
     format!("{:08x}", crc32c::crc32c(&content))
 }
+
+/// How long all machines together may take; each needs a second, and a few wait for two more.
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// What a receiver says when it takes bytes.
 const LISTENING: &str = "listening";

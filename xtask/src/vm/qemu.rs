@@ -126,7 +126,7 @@ const MACHINE: [&str; 15] = [
 ];
 
 /// The machine of a kernel without Linux: one processor, little memory, and devices of the first PCs.
-const BARE_MACHINE: [&str; 19] = [
+const BARE_MACHINE: [&str; 21] = [
     "-machine",
     "pc",
     "-accel",
@@ -142,8 +142,10 @@ const BARE_MACHINE: [&str; 19] = [
     "socket,id=wire,fd=0",
     "-serial",
     "chardev:wire",
-    "-debugcon",
-    "stdio",
+    "-chardev",
+    "file,id=console,path=/dev/stdout",
+    "-device",
+    "isa-debugcon,iobase=0xe9,chardev=console",
     "-device",
     "isa-debug-exit,iobase=0xf4,iosize=4",
 ];
