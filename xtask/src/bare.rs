@@ -25,7 +25,7 @@ use crate::vm;
 
 /// Builds the kernel, boots it in every case and returns how many of them passed.
 pub(crate) fn run() -> Result<Tally> {
-    check_tools(&[("setpriv", "util-linux")], "nothing else: without it a QEMU might outlive this task")?;
+    check_tools(&[("setpriv", "util-linux")], "leave this task out, as `cargo xtask test --skip-vm` does")?;
     let qemu = vm::qemu()?;
     let kernel = build_kernel()?;
     println!("the kernel has {}", sizes(&kernel)?);
