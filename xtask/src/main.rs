@@ -3,7 +3,7 @@
 //! Deliberately absent: the library itself. Tasks run commands and read their output.
 
 mod apt;
-mod bare;
+mod bare_metal;
 mod bench;
 mod cache;
 mod command;
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::PanicFree => panic_free::run().map(|()| true),
         Task::Fuzz(options) => fuzz::run(&options).map(|tally| tally.all_passed()),
-        Task::Bare => bare::run().map(|tally| tally.all_passed()),
+        Task::Bare => bare_metal::run().map(|tally| tally.all_passed()),
         Task::Cross(options) => cross::run(&options).map(|()| true),
         Task::Bench(options) => bench::run(&options).map(|()| true),
         Task::Vm(options) => vm::run(&options).map(|tally| tally.all_passed()),

@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{self, Tally, cargo, workspace};
-use crate::{bare, fuzz, panic_free, vm};
+use crate::{bare_metal, fuzz, panic_free, vm};
 
 /// Options of the task.
 #[derive(clap::Args)]
@@ -62,7 +62,7 @@ fn steps(options: &Options) -> Vec<Step> {
         steps.push(("fuzzing", Box::new(|| fuzz::run(&fuzz::Options::default()))));
     }
     if !options.skip_vm {
-        steps.push(("bare metal", Box::new(bare::run)));
+        steps.push(("bare metal", Box::new(bare_metal::run)));
         steps.push(("virtual machine", Box::new(|| vm::run(&vm::Options::default()))));
     }
     steps
@@ -113,7 +113,7 @@ fn proof_lints() -> Result<Tally> {
 
 /// Lints the kernel without an operating system, as a program for our machine, for which core is there.
 fn bare_lints() -> Result<Tally> {
-    let folder = bare::folder()?.join("lints");
+    let folder = bare_metal::folder()?.join("lints");
     let folder = folder.to_str().context("the path of the target folder is not UTF-8")?;
     check(&[BARE_CLIPPY, &["--target-dir", folder, "--", "-D", "warnings"]].concat())
 }

@@ -228,3 +228,23 @@ const PART: usize = 5;
 const WORD: usize = 8;
 /// The checksum's digits and what follows.
 const CHECKSUM_TAIL: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn right_checksum_is_that_of_all_before_it() {
+        let bytes = b"123456789\"crc32c\":\"00000000\"}".to_vec();
+        let damage = Damage { name: "", bytes, told: String::new(), reset: true }.right();
+        let (covered, tail) = damage.bytes.split_at(damage.bytes.len() - CHECKSUM_TAIL);
+        assert_eq!(covered, b"123456789\"crc32c\":\"");
+        assert_eq!(tail, format!("{:08x}\"}}", crc32c::crc32c(covered)).as_bytes());
+    }
+
+    #[test]
+    fn places_are_all_from_the_front_on() {
+        assert_eq!(places(b"abcabcab", b"ab"), [0, 3, 6]);
+        assert_eq!(places(b"abc", b"abcd"), []);
+    }
+}

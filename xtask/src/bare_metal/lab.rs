@@ -135,3 +135,16 @@ const LIMIT: Duration = Duration::from_secs(600);
 
 /// What a receiver says when it takes bytes.
 const LISTENING: &str = "listening";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first number from seed 0 stands in the paper's own code, e220a8397b1dcdaf.
+    #[test]
+    fn content_is_made_as_the_simulated_device_makes_it() {
+        let number = 0xe220_a839_7b1d_cdaf_u64.to_le_bytes();
+        assert_eq!(checksum(0, 8), format!("{:08x}", crc32c::crc32c(&number)));
+        assert_eq!(checksum(0, 3), format!("{:08x}", crc32c::crc32c(&number[..3])));
+    }
+}
