@@ -36,7 +36,7 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Boot a kernel of ours that moves its device's state by interrupts
     Bare,
-    /// Build the crates for other machines
+    /// Build the crates for other machines, and run the test suites on two of them
     Cross(cross::Options),
     /// Boot a Linux kernel with a migratable device under QEMU and test there
     Vm(vm::Options),
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         Task::PanicFree => panic_free::run().map(|()| true),
         Task::Fuzz(options) => fuzz::run(&options).map(|tally| tally.all_passed()),
         Task::Bare => bare_metal::run().map(|tally| tally.all_passed()),
-        Task::Cross(options) => cross::run(&options).map(|()| true),
+        Task::Cross(options) => cross::run(&options).map(|tally| tally.all_passed()),
         Task::Bench(options) => bench::run(&options).map(|()| true),
         Task::Vm(options) => vm::run(&options).map(|tally| tally.all_passed()),
     };
