@@ -63,11 +63,11 @@ impl<'a> Stream<'a> {
         let wanted = "wanted a configuration with an empty name, got a configuration with a name of 1 bytes";
         let kind = format!("at byte {}: wanted a device of driver 'sim', got 'rim@", name - 6);
         Ok(vec![
-            self.flipped("preamble", (0, 1), "at byte 0: wanted the preamble").untouched(),
-            self.flipped("machine's name", (12, 1), &format!("at byte 8: {wanted}")).untouched(),
-            self.flipped("driver's name", (name, 1), &kind).untouched(),
+            self.flipped("a bit of the preamble", (0, 1), "at byte 0: wanted the preamble").untouched(),
+            self.flipped("a bit of the machine's name", (12, 1), &format!("at byte 8: {wanted}")).untouched(),
+            self.flipped("a bit of the driver's name", (name, 1), &kind).untouched(),
             self.flipped(
-                "header of the device's state",
+                "a bit of the device's own header",
                 (state, 1),
                 &format!("at byte {state}: in the payload"),
             ),
@@ -80,10 +80,10 @@ impl<'a> Stream<'a> {
         let (kind, own) = ("wanted the type byte of a section", "wanted a PART or the END of the device");
         let marks = "wanted the footer of section 1";
         vec![
-            self.flipped("footer", (footer + 4, 1), &format!("at byte {footer}: {marks}")),
-            self.flipped("section's type", (next, 0x40), &format!("at byte {next}: {kind}")),
+            self.flipped("a bit of a footer", (footer + 4, 1), &format!("at byte {footer}: {marks}")),
+            self.flipped("a bit of a section's type", (next, 0x40), &format!("at byte {next}: {kind}")),
             self.flipped(
-                "section's number",
+                "a bit of a section's number",
                 (next + 4, 2),
                 &format!("at byte {next}: {own}, got PART of section 3"),
             ),
@@ -97,9 +97,9 @@ impl<'a> Stream<'a> {
         let next = self.sections[2] - FOOTER.len() - WORD + 1;
         let record = format!("in the payload from byte {tag} on, wanted a record's tag");
         vec![
-            self.flipped("record's tag", (tag + 7, 0x80), &format!("at byte {tag}: {record}")),
-            self.flipped("record's length", (length + 7, 1), &format!("at byte {next}: {record}")),
-            self.flipped("byte of the data", (length + 1000, 1), &self.wanted_checksum(length + 1000, 1)),
+            self.flipped("a bit of a record's tag", (tag + 7, 0x80), &format!("at byte {tag}: {record}")),
+            self.flipped("a bit of a record's length", (length + 7, 1), &format!("at byte {next}: {record}")),
+            self.flipped("a bit of the data", (length + 1000, 1), &self.wanted_checksum(length + 1000, 1)),
         ]
     }
 
@@ -111,19 +111,19 @@ impl<'a> Stream<'a> {
         let checksum = format!("at byte {}: wanted crc32c {}", self.digits, self.checksum());
         Ok(vec![
             self.flipped(
-                "byte of the description",
+                "a bit of the description",
                 (self.json + 3, 1),
                 &self.wanted_checksum(self.json + 3, 1),
             ),
-            self.flipped("checksum's digit", (self.digits + 3, 1), &checksum),
+            self.flipped("a bit of the checksum", (self.digits + 3, 1), &checksum),
             self.flipped(
-                "driver in the description, with a right checksum",
+                "another driver in the description, checksum right",
                 (driver, 1),
                 &format!("{fits} names another driver"),
             )
             .right(),
             self.flipped(
-                "number in the description, with a right checksum",
+                "another length in the description, checksum right",
                 (count, 1),
                 &format!("{fits} counts another number"),
             )
@@ -143,21 +143,25 @@ impl<'a> Stream<'a> {
         let refused = format!("in the payload from byte {seventh} on, the device refused the data");
         let ended = format!("in the payload from byte {} on, the stream ended", second + PART);
         vec![
-            self.without("END, with a right checksum", last..self.end, &format!("at byte {last}: {own}"))
+            self.without("END left out, checksum right", last..self.end, &format!("at byte {last}: {own}"))
                 .right(),
             self.without(
-                "PART, with a right checksum",
+                "PART left out, checksum right",
                 second..third,
                 &format!("at byte {}: {refused}", seventh + 2 * WORD),
             )
             .right(),
-            cut("the rest, from within the data", usize::midpoint(second, third), &ended),
+            cut("cut within the data", usize::midpoint(second, third), &ended),
             cut(
-                "rest behind the END",
+                "cut behind the END",
                 self.end,
                 "the stream ended, wanted 1 more bytes of a section's header",
             ),
-            cut("last bytes", total - 5, "the stream ended, wanted 5 more bytes of the description"),
+            cut(
+                "cut within the checksum",
+                total - 5,
+                "the stream ended, wanted 5 more bytes of the description",
+            ),
         ]
     }
 
