@@ -69,9 +69,12 @@ fn to_program(lab: &Lab, features: u32) -> Result<String> {
     let content = is_in(&sender, DONE, "STOP")?;
     let sent = format!("{} bytes", stream.len());
     ensure!(sender.rest("sent ")? == sent, "{sent} were on the wire");
+    let has_pre_copy = features & PRE_COPY != 0;
+    ensure!(sender.did("set PRE_COPY: ok") == has_pre_copy, "wanted pre-copy where there is some");
+    let is_changed = content != checksum(lab.seed, SIZE);
     ensure!(
-        sender.did("set PRE_COPY: ok") == (features & PRE_COPY != 0),
-        "wanted pre-copy where there is some"
+        is_changed == has_pre_copy,
+        "wanted a content that its guest changed in pre-copy, and then alone"
     );
     let file = format!("{name}.state");
     lab.write(&file, &stream)?;
