@@ -3,6 +3,7 @@
 //! Deliberately absent: the library itself. Tasks run commands and read their output.
 
 mod apt;
+mod bare_metal;
 mod bench;
 mod cache;
 mod command;
@@ -33,6 +34,8 @@ enum Task {
     PanicFree,
     /// Give hostile bytes to every decoder and to whole sessions
     Fuzz(fuzz::Options),
+    /// Boot a kernel of ours that moves its device's state by interrupts
+    Bare,
     /// Build the crates for other machines, and run the test suites on two of them
     Cross(cross::Options),
     /// Boot a Linux kernel with a migratable device under QEMU and test there
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::PanicFree => panic_free::run().map(|()| true),
         Task::Fuzz(options) => fuzz::run(&options).map(|tally| tally.all_passed()),
+        Task::Bare => bare_metal::run().map(|tally| tally.all_passed()),
         Task::Cross(options) => cross::run(&options).map(|tally| tally.all_passed()),
         Task::Bench(options) => bench::run(&options).map(|()| true),
         Task::Vm(options) => vm::run(&options).map(|tally| tally.all_passed()),

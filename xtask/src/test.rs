@@ -10,12 +10,12 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{self, Tally, cargo, workspace};
-use crate::{cross, fuzz, panic_free, vm};
+use crate::{bare_metal, cross, fuzz, panic_free, vm};
 
 /// Options of the task.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Leave the virtual machine out
+    /// Leave the virtual machines out
     #[arg(long)]
     skip_vm: bool,
     /// Leave the fuzz targets out
@@ -45,6 +45,8 @@ fn steps(options: &Options) -> Vec<Step> {
         ("lints", Box::new(|| check(CLIPPY))),
         ("format, proof", Box::new(|| check(PROOF_FORMAT))),
         ("lints, proof", Box::new(proof_lints)),
+        ("format, bare", Box::new(|| check(BARE_FORMAT))),
+        ("lints, bare", Box::new(bare_lints)),
         ("format, fuzzing", Box::new(|| check(FUZZ_FORMAT))),
         ("lints, fuzzing", Box::new(fuzz_lints)),
         (
@@ -65,6 +67,7 @@ fn steps(options: &Options) -> Vec<Step> {
         steps.push(("fuzzing", Box::new(|| fuzz::run(&fuzz::Options::default()))));
     }
     if !options.skip_vm {
+        steps.push(("bare metal", Box::new(bare_metal::run)));
         steps.push(("virtual machine", Box::new(|| vm::run(&vm::Options::default()))));
     }
     steps
@@ -113,6 +116,13 @@ fn proof_lints() -> Result<Tally> {
     check(&[PROOF_CLIPPY, &["--target-dir", folder, "--", "-D", "warnings"]].concat())
 }
 
+/// Lints the kernel without an operating system, as a program for our machine, for which core is there.
+fn bare_lints() -> Result<Tally> {
+    let folder = bare_metal::folder()?.join("lints");
+    let folder = folder.to_str().context("the path of the target folder is not UTF-8")?;
+    check(&[BARE_CLIPPY, &["--target-dir", folder, "--", "-D", "warnings"]].concat())
+}
+
 /// Lints the fuzz targets, without the fuzzer itself.
 fn fuzz_lints() -> Result<Tally> {
     let folder = fuzz::folder()?.join("lints");
@@ -138,10 +148,12 @@ const FAILED: Tally = Tally { passed: 0, failed: 1 };
 
 const CLIPPY: &[&str] = &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
 
-// The proof's crate and the fuzz targets are workspaces of their own.
+// The proof's crate, the kernel and the fuzz targets are workspaces of their own.
 const PROOF_FORMAT: &[&str] = &["fmt", "--manifest-path", "tests/panic_free/Cargo.toml", "--", "--check"];
 const PROOF_CLIPPY: &[&str] =
     &["clippy", "--release", "--all-features", "--manifest-path", "tests/panic_free/Cargo.toml"];
+const BARE_FORMAT: &[&str] = &["fmt", "--manifest-path", "tests/bare/Cargo.toml", "--", "--check"];
+const BARE_CLIPPY: &[&str] = &["clippy", "--release", "--manifest-path", "tests/bare/Cargo.toml"];
 const FUZZ_FORMAT: &[&str] = &["fmt", "--manifest-path", "tests/fuzz/Cargo.toml", "--", "--check"];
 const FUZZ_CLIPPY: &[&str] =
     &["clippy", "--no-default-features", "--all-targets", "--manifest-path", "tests/fuzz/Cargo.toml"];

@@ -10,7 +10,7 @@ mod initramfs;
 mod kernel;
 mod kmod;
 mod pages;
-mod qemu;
+pub(crate) mod qemu;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -103,6 +103,11 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
     let tally = [tally, pages].into_iter().sum();
     println!("{tally}");
     Ok(tally)
+}
+
+/// The QEMU that boots the VM, fetched unless it is in the cache.
+pub(crate) fn qemu() -> Result<Qemu> {
+    Qemu::new(&debians(&Cache::new("vm", false)?, &QEMUS[0])?)
 }
 
 /// A folder of the cache with Debian's programs, which are for our machine's architecture.

@@ -26,13 +26,17 @@ impl Qemu {
 
     /// The command that boots a kernel; its console is our standard output.
     pub(crate) fn boot(&self, kernel: &Path, initramfs: &Path, append: &str) -> Command {
-        let mut command = self.loader();
-        command.arg(self.program());
-        for folder in FIRMWARE {
-            command.arg("-L").arg(self.root.join(folder));
-        }
+        let mut command = self.with_firmware();
         command.args(MACHINE);
         command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).arg("-append").arg(append);
+        command
+    }
+
+    /// The command that boots a kernel which is its own operating system. Its serial line is the socket that is our
+    /// standard input, its debug console our standard output, and it says with what code it ends.
+    pub(crate) fn boot_bare(&self, kernel: &Path, append: &str) -> Command {
+        let mut command = self.with_firmware();
+        command.args(BARE_MACHINE).arg("-kernel").arg(kernel).arg("-append").arg(append);
         command
     }
 
@@ -58,6 +62,15 @@ impl Qemu {
     fn version(&self) -> Result<String> {
         let said = command::output(self.loader().arg(self.program()).arg("--version"))?;
         version(&said).map(str::to_string).with_context(|| format!("no QEMU's version: got {said:?}"))
+    }
+
+    fn with_firmware(&self) -> Command {
+        let mut command = self.loader();
+        command.arg(self.program());
+        for folder in FIRMWARE {
+            command.arg("-L").arg(self.root.join(folder));
+        }
+        command
     }
 
     fn loader(&self) -> Command {
@@ -110,6 +123,31 @@ const MACHINE: [&str; 15] = [
     "stdio",
     "-display",
     "none",
+];
+
+/// The machine of a kernel without Linux: one processor, little memory, and devices of the first PCs.
+const BARE_MACHINE: [&str; 21] = [
+    "-machine",
+    "pc",
+    "-accel",
+    "tcg",
+    "-m",
+    "16",
+    "-nodefaults",
+    "-no-user-config",
+    "-no-reboot",
+    "-display",
+    "none",
+    "-chardev",
+    "socket,id=wire,fd=0",
+    "-serial",
+    "chardev:wire",
+    "-chardev",
+    "file,id=console,path=/dev/stdout",
+    "-device",
+    "isa-debugcon,iobase=0xe9,chardev=console",
+    "-device",
+    "isa-debug-exit,iobase=0xf4,iosize=4",
 ];
 
 #[cfg(test)]
