@@ -3,15 +3,15 @@
 //! Copying and filling are single instructions, so that the compiler can't make a call of the very function out of its loop.
 //! Data of devices are not copied by them: the kernel reads and writes where they lie.
 //!
-//! Deliberately absent: speed, and unwinding.
+//! Deliberately absent: speed, and unwinding. `tests/tests/memory.rs` tries these functions under other names than C's.
 
 use core::arch::asm;
 use core::ffi::{c_char, c_int, c_void};
 
 /// # Safety
 /// As in C: both areas have `count` bytes and do not overlap.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn memcpy(to: *mut c_void, from: *const c_void, count: usize) -> *mut c_void {
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub(crate) unsafe extern "C" fn memcpy(to: *mut c_void, from: *const c_void, count: usize) -> *mut c_void {
     // SAFETY: the caller's promise; the direction flag is clear, as the ABI wants it.
     unsafe {
         asm!(
@@ -27,8 +27,8 @@ unsafe extern "C" fn memcpy(to: *mut c_void, from: *const c_void, count: usize) 
 
 /// # Safety
 /// As in C: both areas have `count` bytes.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn memmove(to: *mut c_void, from: *const c_void, count: usize) -> *mut c_void {
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub(crate) unsafe extern "C" fn memmove(to: *mut c_void, from: *const c_void, count: usize) -> *mut c_void {
     if to.addr().wrapping_sub(from.addr()) >= count {
         // SAFETY: the caller's promise. The beginning of `to` is not within `from`: forward no byte is read after it was
         // written over.
@@ -52,8 +52,8 @@ unsafe extern "C" fn memmove(to: *mut c_void, from: *const c_void, count: usize)
 
 /// # Safety
 /// As in C: the area has `count` bytes.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn memset(to: *mut c_void, byte: c_int, count: usize) -> *mut c_void {
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub(crate) unsafe extern "C" fn memset(to: *mut c_void, byte: c_int, count: usize) -> *mut c_void {
     // SAFETY: the caller's promise; the direction flag is clear, as the ABI wants it. The byte is the lowest of eax.
     unsafe {
         asm!(
@@ -69,8 +69,8 @@ unsafe extern "C" fn memset(to: *mut c_void, byte: c_int, count: usize) -> *mut 
 
 /// # Safety
 /// As in C: both areas have `count` bytes.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn memcmp(one: *const c_void, other: *const c_void, count: usize) -> c_int {
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub(crate) unsafe extern "C" fn memcmp(one: *const c_void, other: *const c_void, count: usize) -> c_int {
     for at in 0..count {
         // SAFETY: the caller's promise, and `at` is below `count`.
         let (one, other) = unsafe { (*one.cast::<u8>().add(at), *other.cast::<u8>().add(at)) };
@@ -83,16 +83,16 @@ unsafe extern "C" fn memcmp(one: *const c_void, other: *const c_void, count: usi
 
 /// # Safety
 /// As for [`memcmp`].
-#[unsafe(no_mangle)]
-unsafe extern "C" fn bcmp(one: *const c_void, other: *const c_void, count: usize) -> c_int {
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub(crate) unsafe extern "C" fn bcmp(one: *const c_void, other: *const c_void, count: usize) -> c_int {
     // SAFETY: the caller's promise.
     unsafe { memcmp(one, other, count) }
 }
 
 /// # Safety
 /// As in C: a NUL follows.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn strlen(text: *const c_char) -> usize {
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub(crate) unsafe extern "C" fn strlen(text: *const c_char) -> usize {
     let mut length = 0;
     // SAFETY: the caller's promise: no byte before this one is the NUL. Volatile, so that the loop does not become a call
     // of this very function.
@@ -103,5 +103,5 @@ unsafe extern "C" fn strlen(text: *const c_char) -> usize {
 }
 
 /// The tables for unwinding name this function; with `panic = "abort"` nobody calls it.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn rust_eh_personality() {}

@@ -15,6 +15,9 @@ use vfio_migration_host::frame::DESCRIPTION_MAX;
 use crate::arguments::Arguments;
 use crate::say::{Exit, say};
 
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("wanted x86_64: how a program begins and calls the kernel is written for it alone");
+
 /// All the memory that the program has beside its stack.
 pub(crate) struct Memory {
     /// A session's buffer: a piece of data with room for what stands around it.
@@ -39,7 +42,6 @@ pub(crate) fn standard(number: i32) -> BorrowedFd<'static> {
 
 // The kernel enters with a stack that is aligned to 16 bytes and holds the number of arguments, their addresses, and a
 // null. A function expects to be called: `call` pushes an address that is never returned to.
-#[cfg(target_arch = "x86_64")]
 global_asm!(
     ".globl _start",
     "_start:",
