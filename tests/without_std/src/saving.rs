@@ -6,6 +6,7 @@
 use core::fmt::Write as _;
 
 use rustix::fd::BorrowedFd;
+use vfio_migration_core::device::State;
 use vfio_migration_core::session::drive;
 use vfio_migration_core::session::{Code, DataRead, Event, Misuse, Source, SourceEffect, SourcePhase};
 use vfio_migration_core::stream::section::{Begins, Continues, Item};
@@ -72,6 +73,13 @@ impl<'m> Saving<'m> {
 
     /// Writes the START section, before which a device with pre-copy is brought there.
     pub(crate) fn start(&mut self, what: &Arguments<'_>) -> Result<(), Exit> {
+        if what.pre_copy && self.card.state() != State::Running {
+            return Err(refuse!(
+                Exit::Device,
+                "wanted a device in RUNNING for pre-copy, got {}",
+                self.card.state()
+            ));
+        }
         let name = what.idstr().as_bytes();
         let head = Item::Begin { kind: Begins::Start, id: ID, name, instance: 0, version: 1 };
         self.section(

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::device::{Card, RUNNING, new_text};
+use crate::device::{Card, RUNNING, STOP, new_text};
 use crate::modules::Set;
 use crate::sandbox::{ALLOWED, confine};
 use crate::stream::sections;
@@ -29,6 +29,7 @@ pub(super) const CASES: &[Case] = &[
     ("program_without_std_refuses_what_is_damaged_and_the_device_runs_without_it", damaged),
     ("program_without_std_puts_a_device_back_that_refuses", refused),
     ("program_without_std_puts_a_device_back_when_nobody_reads", nobody_reads),
+    ("program_without_std_leaves_a_stopped_device_stopped", stopped),
     ("program_without_std_refuses_another_device_and_one_that_is_not_there", other_device),
 ];
 
@@ -248,6 +249,19 @@ fn nobody_reads(bench: &Bench) -> Result<()> {
     let save = finish(command("save", source.card(), "migtest", "")?, Stdio::null(), full?)?;
     save.expect_refusal(&[(INPUT_OUTPUT, &["stream", "error 28", "RUNNING"])])?;
     check(&source, content)
+}
+
+fn stopped(bench: &Bench) -> Result<()> {
+    let (source, target) = pair(bench)?;
+    let sent = source.fill(5)?;
+    source.open()?.set_state(STOP)?;
+    let with_pre_copy = save(source.card(), "migtest", "--precopy")?;
+    with_pre_copy.expect_refusal(&[(DEVICE_REFUSED, &["wanted a device in RUNNING", "got STOP"])])?;
+    save(source.card(), "migtest", "")?.expect(&[DONE])?;
+    let got = (source.state()?, source.checksum()?);
+    ensure!(got == ("STOP".into(), sent), "wanted STOP with {sent:x}, got {got:x?}");
+    load(target.card(), "migtest")?.expect(&[DONE])?;
+    check(&target, sent)
 }
 
 fn other_device(bench: &Bench) -> Result<()> {
