@@ -5,10 +5,11 @@
 //!
 //! Deliberately absent: how the file descriptor was opened; that is [`open`](crate::open), or a VMM of its own.
 
-use std::os::fd::{AsFd, OwnedFd};
+#[cfg(feature = "std")]
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use vfio_migration_core::device::arc::{DataSession, data_session};
@@ -17,8 +18,9 @@ use vfio_migration_core::session::drive;
 use vfio_migration_core::session::{Code, DataRead, PrecopyInfo};
 
 use crate::errno::{code, data_read};
-use crate::interrupt::{Interrupt, until_done};
+use crate::interrupt::Interrupt;
 use crate::ioctl;
+use crate::wait::until_done;
 
 /// A migratable device behind `Fd`: an [`OwnedFd`], a `BorrowedFd` of a VMM's own, or whatever else holds one.
 #[derive(Debug)]
@@ -32,6 +34,7 @@ pub struct Device<Fd = OwnedFd> {
     /// Whether the driver was told that REINIT is understood here.
     knows_reinit: bool,
     interrupt: Option<Interrupt>,
+    #[cfg(feature = "std")]
     set_took: Duration,
 }
 
@@ -76,6 +79,7 @@ impl<Fd: AsFd> Device<Fd> {
             data: None,
             knows_reinit: false,
             interrupt: None,
+            #[cfg(feature = "std")]
             set_took: Duration::ZERO,
         })
     }
@@ -107,6 +111,7 @@ impl<Fd: AsFd> Device<Fd> {
     }
 
     /// How long the kernel took over the last SET: the ioctl alone, without what is done for its data fd.
+    #[cfg(feature = "std")]
     pub const fn set_took(&self) -> Duration {
         self.set_took
     }
@@ -122,6 +127,18 @@ impl<Fd: AsFd> Device<Fd> {
     /// The device's file descriptor.
     pub const fn fd(&self) -> &Fd {
         &self.fd
+    }
+
+    /// The ioctl alone, and how long it took where there is a clock.
+    fn set(&mut self, state: State) -> rustix::io::Result<Option<OwnedFd>> {
+        #[cfg(feature = "std")]
+        let began = Instant::now();
+        let answer = ioctl::set_device_state(&self.fd, state.raw());
+        #[cfg(feature = "std")]
+        {
+            self.set_took = began.elapsed();
+        }
+        answer
     }
 
     fn take_session(&mut self, arc: Option<DataSession>, new: Option<OwnedFd>) -> Result<(), Code> {
@@ -174,13 +191,10 @@ impl<Fd: AsFd> drive::Device for Device<Fd> {
             self.check_unmoved()?;
         }
         let arc = data_session(self.features, self.state, state);
-        let began = Instant::now();
-        let answer = ioctl::set_device_state(&self.fd, state.raw());
-        self.set_took = began.elapsed();
-        match answer {
+        match self.set(state) {
             Ok(new) => {
                 self.state = state;
-                if !std::mem::replace(&mut self.is_known, true) {
+                if !core::mem::replace(&mut self.is_known, true) {
                     // From where is not known, so neither is whose session it would be; recovery needs none.
                     self.data = None;
                     return Ok(());

@@ -25,6 +25,7 @@ pub fn data_read(answer: Result<usize>) -> core::result::Result<DataRead, Code> 
 }
 
 /// A code of the kernel in words, without its number.
+#[cfg(feature = "std")]
 #[must_use]
 pub fn in_words(code: Code) -> String {
     let mut text = std::io::Error::from_raw_os_error(code.0).to_string();

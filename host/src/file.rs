@@ -5,26 +5,19 @@
 //!
 //! Deliberately absent: a format of our own. QEMU loads these files as they are.
 
-use std::os::fd::AsFd;
-
-use rustix::io::Errno;
+use rustix::fd::AsFd;
 use serde::{Deserialize, Serialize};
 use vfio_migration_core::session::Code;
 use vfio_migration_core::session::drive::Transport;
 use vfio_migration_core::stream::multifd;
 use vfio_migration_core::stream::pci_config::find;
-use vfio_migration_core::stream::section::{self, FOOTER, ITEM_MAX, Item, PREAMBLE};
+use vfio_migration_core::stream::section::{self, Item};
 use vfio_migration_core::stream::{pci_config, record};
 
-use crate::errno::{code, in_words};
-use crate::link::Link;
+use crate::errno::in_words;
+use crate::frame;
+pub use crate::frame::{DESCRIPTION_MAX, FORMAT, Writer};
 use crate::qemu::Unwalkable;
-
-/// The version of our part of the description.
-pub const FORMAT: u32 = 1;
-
-/// The longest description that is read, in bytes.
-pub const DESCRIPTION_MAX: u32 = 64 * 1024;
 
 /// Our part of a stream's description.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -239,44 +232,24 @@ impl Error {
     }
 }
 
-/// Writes a stream to a link and keeps its checksum.
-#[derive(Debug)]
-pub struct Writer<Fd> {
-    link: Link<Fd>,
-    crc: u32,
-    offset: u64,
+impl From<frame::Error> for Error {
+    fn from(error: frame::Error) -> Self {
+        match error {
+            frame::Error::Recv { offset, code } => Self::Recv { offset, code },
+            frame::Error::Ended { offset, missing, what } => Self::Ended { offset, missing, what },
+            frame::Error::Section { offset, error } => Self::Section { offset, error },
+            frame::Error::NoChecksum { offset } => {
+                Self::Description { offset, reason: "does not end in a checksum".into() }
+            }
+            frame::Error::Checksum { wanted, got, covered } => {
+                Self::Checksum { wanted, got: String::from_utf8_lossy(&got).into_owned(), covered }
+            }
+            frame::Error::Trailing { offset } => Self::Trailing { offset },
+        }
+    }
 }
 
 impl<Fd: AsFd> Writer<Fd> {
-    /// Begins a stream: preamble and the CONFIGURATION with an empty name.
-    ///
-    /// # Errors
-    /// The link's answer.
-    pub fn begin(link: Link<Fd>) -> Result<Self, Code> {
-        let mut writer = Self { link, crc: 0, offset: 0 };
-        writer.all(&PREAMBLE)?;
-        writer.item(&Item::Configuration { name_length: 0 })?;
-        Ok(writer)
-    }
-
-    /// Writes a section's header or the end byte.
-    ///
-    /// # Errors
-    /// The link's answer.
-    pub fn item(&mut self, item: &Item<'_>) -> Result<(), Code> {
-        let mut bytes = [0; ITEM_MAX];
-        let length = item.encode(&mut bytes).map_err(|_| code(Errno::NAMETOOLONG))?;
-        self.all(&bytes[..length])
-    }
-
-    /// Writes the footer of section `id`.
-    ///
-    /// # Errors
-    /// The link's answer.
-    pub fn footer(&mut self, id: u32) -> Result<(), Code> {
-        self.all(&section::footer(id))
-    }
-
     /// Writes the end byte, the description and the checksum, and gives everything to the kernel.
     ///
     /// # Errors
@@ -285,79 +258,18 @@ impl<Fd: AsFd> Writer<Fd> {
         let whole = Whole { page_size: 4096, devices: [], ours: Some(description) };
         let mut json = serde_json::to_string(&whole).unwrap_or_default();
         json.truncate(json.len().saturating_sub(1));
-        json.push_str(CHECKSUM_KEY);
-        let length = u32::try_from(json.len() + CHECKSUM_TAIL).unwrap_or(u32::MAX);
-        self.item(&Item::EndOfStream)?;
-        self.item(&Item::Description { length })?;
-        self.all(json.as_bytes())?;
-        let checksum = checksum_tail(self.crc);
-        self.all(checksum.as_bytes())?;
-        self.link.flush()
-    }
-
-    /// Gives everything that was gathered to the kernel: before a wait, so that the other side has it.
-    ///
-    /// # Errors
-    /// The link's answer.
-    pub fn flush(&mut self) -> Result<(), Code> {
-        self.link.flush()
-    }
-
-    /// The bytes of the stream so far.
-    pub const fn offset(&self) -> u64 {
-        self.offset
-    }
-
-    /// Writes all of `bytes`.
-    ///
-    /// # Errors
-    /// The link's answer.
-    pub(crate) fn all(&mut self, mut bytes: &[u8]) -> Result<(), Code> {
-        while !bytes.is_empty() {
-            let count = self.send(bytes)?;
-            bytes = &bytes[count..];
-        }
-        Ok(())
+        self.end_with(json.as_bytes())
     }
 }
 
-impl<Fd: AsFd> Transport for Writer<Fd> {
-    fn send(&mut self, bytes: &[u8]) -> Result<usize, Code> {
-        let count = self.link.send(bytes)?;
-        self.crc = crc32c::crc32c_append(self.crc, &bytes[..count]);
-        self.offset += count as u64;
-        Ok(count)
-    }
-
-    fn recv(&mut self, buffer: &mut [u8]) -> Result<usize, Code> {
-        self.link.recv(buffer)
-    }
-
-    fn send_config(&mut self) -> Result<(), Code> {
-        self.link.send_config()
-    }
-
-    fn recv_config(&mut self) -> Result<u64, Code> {
-        self.link.recv_config()
-    }
-}
-
-/// Reads a stream from a link and keeps its checksum.
+/// Reads a stream from a link and keeps its checksum, as [`frame::Reader`] does.
 #[derive(Debug)]
-pub struct Reader<T> {
-    link: T,
-    crc: u32,
-    offset: u64,
-    header: [u8; ITEM_MAX],
-    /// The length of the item in `header`, which is to be given once more.
-    again: Option<usize>,
-    last: usize,
-}
+pub struct Reader<T>(frame::Reader<T>);
 
 impl<T: Transport> Reader<T> {
     /// A reader at a stream's first byte.
     pub const fn new(link: T) -> Self {
-        Self { link, crc: 0, offset: 0, header: [0; ITEM_MAX], again: None, last: 0 }
+        Self(frame::Reader::new(link))
     }
 
     /// Begins to read a stream of ours: checks its preamble and that its CONFIGURATION has an empty name.
@@ -367,7 +279,7 @@ impl<T: Transport> Reader<T> {
     pub fn begin(link: T) -> Result<Self, Error> {
         let mut reader = Self::new(link);
         reader.preamble()?;
-        let offset = reader.offset;
+        let offset = reader.offset();
         let got = match reader.item()? {
             Item::Configuration { name_length: 0 } => return Ok(reader),
             Item::Configuration { name_length } => {
@@ -383,10 +295,7 @@ impl<T: Transport> Reader<T> {
     /// # Errors
     /// [`Error`].
     pub fn preamble(&mut self) -> Result<(), Error> {
-        let offset = self.offset;
-        let mut preamble = PREAMBLE;
-        self.exact(&mut preamble, "the preamble")?;
-        section::decode_preamble(preamble).map_err(|error| Error::Section { offset, error })
+        Ok(self.0.preamble()?)
     }
 
     /// Reads a section's header, the end byte or the description's head.
@@ -394,32 +303,12 @@ impl<T: Transport> Reader<T> {
     /// # Errors
     /// [`Error`].
     pub fn item(&mut self) -> Result<Item<'_>, Error> {
-        let offset = self.offset;
-        let mut header = [0; ITEM_MAX];
-        let mut have = 0;
-        if let Some(length) = self.again.take() {
-            self.offset += length as u64;
-            header = self.header;
-            have = length;
-        }
-        while let Err(error) = Item::decode(&header[..have]) {
-            let section::Error::Short { wanted } = error else {
-                return Err(Error::Section { offset, error });
-            };
-            self.exact(&mut header[have..wanted], "a section's header")?;
-            have = wanted;
-        }
-        self.header = header;
-        self.last = have;
-        Item::decode(&self.header[..have])
-            .map(|(item, _)| item)
-            .map_err(|error| Error::Section { offset, error })
+        Ok(self.0.item()?)
     }
 
     /// Puts the last item back: [`Reader::item`] gives it again. Nothing may have been read since.
     pub fn unread(&mut self) {
-        self.offset -= self.last as u64;
-        self.again = Some(self.last);
+        self.0.unread();
     }
 
     /// Reads the footer of section `id`.
@@ -427,10 +316,7 @@ impl<T: Transport> Reader<T> {
     /// # Errors
     /// [`Error`].
     pub fn footer(&mut self, id: u32) -> Result<(), Error> {
-        let offset = self.offset;
-        let mut bytes = [0; FOOTER];
-        self.exact(&mut bytes, "a section's footer")?;
-        section::decode_footer(id, bytes).map_err(|error| Error::Section { offset, error })
+        Ok(self.0.footer(id)?)
     }
 
     /// Reads the description behind the end byte, checks the checksum, and that nothing follows.
@@ -438,7 +324,7 @@ impl<T: Transport> Reader<T> {
     /// # Errors
     /// [`Error`].
     pub fn end(&mut self) -> Result<Description, Error> {
-        let offset = self.offset;
+        let offset = self.offset();
         let length = match self.item()? {
             Item::Description { length } if length <= DESCRIPTION_MAX => length as usize,
             item => {
@@ -446,31 +332,20 @@ impl<T: Transport> Reader<T> {
                 return Err(Error::Unexpected { offset, wanted: "a description of at most 64 KiB", got });
             }
         };
-        let offset = self.offset;
+        let offset = self.offset();
         let mut json = vec![0; length];
-        let covered = length.saturating_sub(CHECKSUM_TAIL);
-        self.exact(&mut json[..covered], "the description")?;
-        let wanted = self.crc;
-        self.exact(&mut json[covered..], "the description")?;
-        self.nothing_more()?;
-        if !json[..covered].ends_with(CHECKSUM_KEY.as_bytes()) {
-            return Err(Error::Description { offset, reason: "does not end in a checksum".into() });
-        }
-        if json[covered..] != *checksum_tail(wanted).as_bytes() {
-            let got = String::from_utf8_lossy(&json[covered..]).into_owned();
-            return Err(Error::Checksum { wanted, got, covered: offset + covered as u64 });
-        }
+        self.0.description(&mut json)?;
         describe(&json, offset)
     }
 
     /// The bytes of the stream that were read so far.
     pub const fn offset(&self) -> u64 {
-        self.offset
+        self.0.offset()
     }
 
     /// The link, for a look at what comes; what is read from it past the reader is missing from the checksum.
     pub(crate) const fn link(&mut self) -> &mut T {
-        &mut self.link
+        self.0.link()
     }
 
     /// Checks that the stream has ended.
@@ -478,12 +353,7 @@ impl<T: Transport> Reader<T> {
     /// # Errors
     /// [`Error::Trailing`] where it goes on, and [`Error::Recv`].
     pub(crate) fn nothing_more(&mut self) -> Result<(), Error> {
-        let offset = self.offset;
-        match self.recv(&mut [0]) {
-            Ok(0) => Ok(()),
-            Ok(_) => Err(Error::Trailing { offset }),
-            Err(code) => Err(Error::Recv { offset, code }),
-        }
+        Ok(self.0.nothing_more()?)
     }
 
     /// Fills `buffer`, which belongs to `what`.
@@ -491,37 +361,25 @@ impl<T: Transport> Reader<T> {
     /// # Errors
     /// [`Error::Recv`] and [`Error::Ended`].
     pub fn exact(&mut self, buffer: &mut [u8], what: &'static str) -> Result<(), Error> {
-        let mut have = 0;
-        while have < buffer.len() {
-            let offset = self.offset;
-            match self.recv(&mut buffer[have..]) {
-                Ok(0) => return Err(Error::Ended { offset, missing: (buffer.len() - have) as u64, what }),
-                Ok(count) => have += count,
-                Err(code) => return Err(Error::Recv { offset, code }),
-            }
-        }
-        Ok(())
+        Ok(self.0.exact(buffer, what)?)
     }
 }
 
 impl<T: Transport> Transport for Reader<T> {
     fn send(&mut self, bytes: &[u8]) -> Result<usize, Code> {
-        self.link.send(bytes)
+        self.0.send(bytes)
     }
 
     fn recv(&mut self, buffer: &mut [u8]) -> Result<usize, Code> {
-        let count = self.link.recv(buffer)?;
-        self.crc = crc32c::crc32c_append(self.crc, &buffer[..count]);
-        self.offset += count as u64;
-        Ok(count)
+        self.0.recv(buffer)
     }
 
     fn send_config(&mut self) -> Result<(), Code> {
-        self.link.send_config()
+        self.0.send_config()
     }
 
     fn recv_config(&mut self) -> Result<u64, Code> {
-        self.link.recv_config()
+        self.0.recv_config()
     }
 }
 
@@ -571,11 +429,3 @@ fn describe(json: &[u8], offset: u64) -> Result<Description, Error> {
     let whole: Whole<Description> = serde_json::from_slice(json).map_err(refuse)?;
     whole.ours.ok_or_else(missing)
 }
-
-/// What follows the bytes that the checksum covers.
-fn checksum_tail(checksum: u32) -> String {
-    format!("{checksum:08x}\"}}")
-}
-
-const CHECKSUM_KEY: &str = ",\"crc32c\":\"";
-const CHECKSUM_TAIL: usize = 10;

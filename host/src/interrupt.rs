@@ -83,30 +83,12 @@ impl Interrupt {
     }
 }
 
-/// Repeats `call` until it has an answer: after EINTR at once, after EAGAIN when `fd` is ready for `flags`.
-///
-/// # Errors
-/// The call's own, or ECANCELED as soon as `interrupt` is asked.
-pub(crate) fn until_done<T>(
+/// Waits until `fd` is ready or `interrupt` is asked.
+pub(crate) fn wait(
     interrupt: Option<&Interrupt>,
     fd: BorrowedFd<'_>,
     flags: PollFlags,
-    mut call: impl FnMut() -> rustix::io::Result<T>,
-) -> rustix::io::Result<T> {
-    loop {
-        if interrupt.is_some_and(|interrupt| interrupt.asked().is_some()) {
-            return Err(Errno::CANCELED);
-        }
-        match call() {
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => wait(interrupt, fd, flags)?,
-            answer => return answer,
-        }
-    }
-}
-
-/// Waits until `fd` is ready or `interrupt` is asked.
-fn wait(interrupt: Option<&Interrupt>, fd: BorrowedFd<'_>, flags: PollFlags) -> rustix::io::Result<()> {
+) -> rustix::io::Result<()> {
     let wakers = interrupt.into_iter().flat_map(Interrupt::wakers);
     let wakers = wakers.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
     let mut fds: Vec<_> = [PollFd::from_borrowed_fd(fd, flags)].into_iter().chain(wakers).collect();
@@ -119,15 +101,6 @@ fn wait(interrupt: Option<&Interrupt>, fd: BorrowedFd<'_>, flags: PollFlags) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_call_is_repeated_after_eintr_and_after_eagain_once_the_fd_is_ready() {
-        let (_read, write) = pipe_with(PipeFlags::NONBLOCK).unwrap();
-        let mut answers = [Ok(7), Err(Errno::AGAIN), Err(Errno::INTR), Err(Errno::INTR)].to_vec();
-        let call = || answers.pop().unwrap_or(Err(Errno::IO));
-        assert_eq!(until_done(None, write.as_fd(), PollFlags::OUT, call), Ok(7));
-        assert_eq!(answers, []);
-    }
 
     #[test]
     fn an_interrupt_wakes_a_wait_for_an_fd_that_is_never_ready() {
@@ -147,18 +120,5 @@ mod tests {
         assert_eq!((one.asked(), other.asked()), (Some(9), Some(2)));
         let (read, _write) = pipe_with(PipeFlags::NONBLOCK).unwrap();
         assert_eq!(wait(Some(&other), read.as_fd(), PollFlags::IN), Ok(()));
-    }
-
-    #[test]
-    fn an_interrupted_call_is_not_repeated_once_a_stop_is_asked_for() {
-        let (_read, write) = pipe_with(PipeFlags::NONBLOCK).unwrap();
-        let interrupt = Interrupt::new().unwrap();
-        let mut calls = 0;
-        let answer = until_done(Some(&interrupt), write.as_fd(), PollFlags::OUT, || {
-            calls += 1;
-            interrupt.ask(2);
-            Err::<(), _>(Errno::INTR)
-        });
-        assert_eq!((answer, calls), (Err(Errno::CANCELED), 1));
     }
 }

@@ -1,7 +1,7 @@
 //! One function per ioctl. The only `unsafe` code of core and host stands here.
 //!
 //! Layouts and numbers are those of [`vfio_migration_core::device::uapi`]; on 64-bit targets they are held equal to
-//! the crate `vfio-bindings` at compile time.
+//! the crate `vfio-bindings` at compile time, where there is std.
 //!
 //! Any descriptor may be passed: one that is no VFIO device, group, container or iommufd answers ENOTTY, since no other
 //! driver has these numbers, and nothing is taken from a failed call. EINTR is retried: every request may be repeated but
@@ -10,11 +10,12 @@
 //! Deliberately absent: interpretation. Numbers that the kernel returns become enums in [`device`](crate::device).
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_void};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use core::ffi::{CStr, c_void};
 
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::{Errno, Result, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
+#[cfg(feature = "std")]
 use vfio_migration_core::device::dirty::PageSize;
 use vfio_migration_core::device::uapi::{self, Feature};
 
@@ -190,6 +191,7 @@ pub fn get_precopy_info(data: impl AsFd) -> Result<uapi::PrecopyInfo> {
 ///
 /// # Errors
 /// The kernel's answer.
+#[cfg(feature = "std")]
 pub(crate) fn get_precopy_info_as(data: impl AsFd, argsz: u32, left: u8) -> Result<uapi::PrecopyInfo> {
     #[repr(C)]
     struct Room {
@@ -213,6 +215,7 @@ pub(crate) fn get_precopy_info_as(data: impl AsFd, argsz: u32, left: u8) -> Resu
 ///
 /// # Errors
 /// The kernel's answer.
+#[cfg(feature = "std")]
 pub(crate) fn unknown_feature(device: impl AsFd, flags: u32) -> Result<()> {
     const NUMBER: u32 = 0xfff0;
     let mut feature = Feature::new(NUMBER, flags, [0_u64; 32]);
@@ -225,6 +228,7 @@ pub(crate) fn unknown_feature(device: impl AsFd, flags: u32) -> Result<()> {
 ///
 /// # Errors
 /// The kernel's answer.
+#[cfg(feature = "std")]
 pub(crate) fn unknown_request(fd: impl AsFd) -> Result<()> {
     const REQUEST: u32 = uapi::DEVICE_FEATURE + 150 - 17;
     // SAFETY: nobody has this request. A driver that had it would find a null pointer, behind which nothing of ours lies,
@@ -277,6 +281,7 @@ pub fn dma_logging_stop(device: impl AsFd) -> Result<()> {
 /// # Errors
 /// EINVAL before the kernel is asked, where the pages are none, not whole, or more than the bitmap has bits for; else the
 /// kernel's answer.
+#[cfg(feature = "std")]
 pub(crate) fn dma_logging_report(
     device: impl AsFd,
     iova: u64,
@@ -293,6 +298,7 @@ pub(crate) fn dma_logging_report(
     answer
 }
 
+#[cfg(feature = "std")]
 fn report(device: impl AsFd, iova: u64, length: u64, page_size: u64, bitmap: &mut [u64]) -> Result<()> {
     let page = PageSize::new(page_size).map_err(|_| Errno::INVAL)?;
     let whole = length != 0 && (iova | length) & (page_size - 1) == 0;
@@ -310,12 +316,14 @@ fn report(device: impl AsFd, iova: u64, length: u64, page_size: u64, bitmap: &mu
 }
 
 /// Bits for a report of up to 1 MiB: one for each byte of it, whatever a page is.
+#[cfg(feature = "std")]
 pub(crate) type BitForEachByte = [u64; 1 << 14];
 
 /// As [`dma_logging_report`], and `page_size` may be what no kernel takes: `bitmap` has room for whatever it means.
 ///
 /// # Errors
 /// EINVAL before the kernel is asked, where the range is empty or longer than 1 MiB; else the kernel's answer.
+#[cfg(feature = "std")]
 pub(crate) fn dma_logging_report_in(
     device: impl AsFd,
     iova: u64,
@@ -441,7 +449,7 @@ unsafe fn call_once<T>(fd: BorrowedFd<'_>, request: u32, argument: &mut T) -> Re
 /// # Safety
 /// `request` must take its argument by value, or none, and touch no memory of ours.
 unsafe fn call_with_value(fd: impl AsFd, request: u32, value: usize) -> Result<i32> {
-    let call = Call { request, argument: std::ptr::without_provenance_mut(value) };
+    let call = Call { request, argument: core::ptr::without_provenance_mut(value) };
     // SAFETY: nothing is dereferenced; the rest is the caller's promise.
     retry_on_intr(|| unsafe { rustix::ioctl::ioctl(fd.as_fd(), call) })
 }
@@ -455,9 +463,9 @@ const fn size_u32<T>() -> u32 {
 }
 
 /// Our layouts and numbers are the kernel's.
-#[cfg(target_pointer_width = "64")]
+#[cfg(all(feature = "std", target_pointer_width = "64"))]
 const _: () = {
-    use std::mem::offset_of;
+    use core::mem::offset_of;
 
     use vfio_bindings::bindings::vfio as kernel;
     use vfio_migration_core::device::State;
@@ -528,7 +536,7 @@ const _: () = {
     }
 };
 
-#[cfg(test)]
+#[cfg(all(test, feature = "std"))]
 mod tests {
     use std::fs::File;
 

@@ -8,25 +8,28 @@
 //!
 //! Deliberately absent: the configuration's body. Its layout belongs to the device that it configures.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+#[cfg(feature = "std")]
+use std::io;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
-use rustix::io::{Errno, readv, writev};
+use rustix::io::{Errno, IoSlice, IoSliceMut, readv, writev};
 use rustix::pipe::PIPE_BUF;
 use vfio_migration_core::session::{Code, drive};
 use vfio_migration_core::stream::record::DATA_HEAD;
 
 use crate::errno::code;
-use crate::interrupt::{Interrupt, until_done};
+use crate::interrupt::Interrupt;
+use crate::wait::until_done;
 
 /// A stream over `Fd`. Use one for one direction.
 #[derive(Debug)]
 pub struct Link<Fd = OwnedFd> {
     fd: Fd,
     interrupt: Option<Interrupt>,
-    gathered: Vec<u8>,
+    gathered: [u8; GATHER],
+    gathered_len: usize,
     ahead: [u8; DATA_HEAD],
     ahead_len: usize,
     /// Whether a call could block, and an interrupt is to end that.
@@ -37,14 +40,22 @@ impl<Fd: AsFd> Link<Fd> {
     /// A link over `fd`, blocking or not. What waits for it ends with ECANCELED when `interrupt` is asked.
     pub fn new(fd: Fd, interrupt: Option<Interrupt>) -> Self {
         let paced = interrupt.is_some() && may_block(fd.as_fd());
-        let gathered = Vec::with_capacity(GATHER);
-        Self { fd, interrupt, gathered, ahead: [0; DATA_HEAD], ahead_len: 0, paced }
+        Self {
+            fd,
+            interrupt,
+            gathered: [0; GATHER],
+            gathered_len: 0,
+            ahead: [0; DATA_HEAD],
+            ahead_len: 0,
+            paced,
+        }
     }
 
     /// A request that ends what waits for the link, beside the one that did before.
     ///
     /// # Errors
     /// The kernel has no file descriptor left for a pipe.
+    #[cfg(feature = "std")]
     pub fn interrupt(&mut self) -> io::Result<Interrupt> {
         let interrupt = Interrupt::below(self.interrupt.take())?;
         self.interrupt = Some(interrupt.clone());
@@ -57,7 +68,7 @@ impl<Fd: AsFd> Link<Fd> {
     /// # Errors
     /// The kernel's answer; EPIPE where the other end takes no more.
     pub fn flush(&mut self) -> Result<(), Code> {
-        while !self.gathered.is_empty() {
+        while self.gathered_len > 0 {
             self.write_with(&[])?;
         }
         Ok(())
@@ -70,8 +81,11 @@ impl<Fd: AsFd> Link<Fd> {
 
     /// One `writev` of what was gathered and of `bytes`; returns how many of `bytes` were taken.
     fn write_with(&mut self, bytes: &[u8]) -> Result<usize, Code> {
-        let room = if self.paced { PIPE_BUF.saturating_sub(self.gathered.len()) } else { bytes.len() };
-        let parts = [IoSlice::new(&self.gathered), IoSlice::new(&bytes[..room.min(bytes.len())])];
+        let room = if self.paced { PIPE_BUF.saturating_sub(self.gathered_len) } else { bytes.len() };
+        let parts = [
+            IoSlice::new(&self.gathered[..self.gathered_len]),
+            IoSlice::new(&bytes[..room.min(bytes.len())]),
+        ];
         let write =
             || ready(self.fd.as_fd(), self.paced, PollFlags::OUT).and_then(|()| writev(&self.fd, &parts));
         let written =
@@ -79,8 +93,9 @@ impl<Fd: AsFd> Link<Fd> {
         if written == 0 {
             return Err(code(Errno::PIPE));
         }
-        let of_gathered = written.min(self.gathered.len());
-        self.gathered.drain(..of_gathered);
+        let of_gathered = written.min(self.gathered_len);
+        self.gathered.copy_within(of_gathered..self.gathered_len, 0);
+        self.gathered_len -= of_gathered;
         Ok(written - of_gathered)
     }
 
@@ -95,8 +110,9 @@ impl<Fd: AsFd> Link<Fd> {
 
 impl<Fd: AsFd> drive::Transport for Link<Fd> {
     fn send(&mut self, bytes: &[u8]) -> Result<usize, Code> {
-        if self.gathered.len() + bytes.len() <= GATHER {
-            self.gathered.extend_from_slice(bytes);
+        if let Some(room) = self.gathered[self.gathered_len..].get_mut(..bytes.len()) {
+            room.copy_from_slice(bytes);
+            self.gathered_len += bytes.len();
             return Ok(bytes.len());
         }
         loop {
@@ -148,3 +164,48 @@ fn ready(fd: BorrowedFd<'_>, paced: bool, flags: PollFlags) -> rustix::io::Resul
 
 /// Bytes that are gathered before they are written by themselves: the headers between two large records.
 const GATHER: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use rustix::pipe::pipe;
+
+    use super::drive::Transport as _;
+    use super::*;
+
+    #[test]
+    fn small_pieces_leave_with_a_large_one_and_arrive_in_their_order() {
+        let (read, write) = pipe().unwrap();
+        let (mut from, mut to) = (Link::new(write, None), Link::new(read, None));
+        let large = [7; GATHER];
+        for (sent, waiting) in [(&b"head"[..], 0), (b"more", 0), (&large, 8 + GATHER), (b"end", 8 + GATHER)] {
+            assert_eq!(from.send(sent), Ok(sent.len()));
+            let there = rustix::io::ioctl_fionread(to.fd()).unwrap();
+            assert_eq!(there, waiting as u64);
+        }
+        from.flush().unwrap();
+        let mut got = [0; 8 + GATHER + 3];
+        for piece in got.chunks_mut(5) {
+            assert_eq!(to.recv(piece), Ok(piece.len()));
+        }
+        assert_eq!(
+            got.strip_prefix(b"headmore").and_then(|rest| rest.strip_prefix(&large)),
+            Some(&b"end"[..])
+        );
+        drop(from);
+        assert_eq!(to.recv(&mut [0; 5]), Ok(0));
+    }
+
+    #[test]
+    fn gathered_bytes_that_no_longer_have_room_leave_first() {
+        let (read, write) = pipe().unwrap();
+        let mut link = Link::new(write, None);
+        for at in 0..GATHER {
+            assert_eq!(link.send(&[at.to_le_bytes()[0]]), Ok(1));
+        }
+        assert_eq!(link.send(b"x"), Ok(1));
+        let mut got = [0; GATHER + 1];
+        assert_eq!(rustix::io::read(&read, &mut got), Ok(GATHER + 1));
+        assert!(got[..GATHER].iter().enumerate().all(|(at, &byte)| byte == at.to_le_bytes()[0]));
+        assert_eq!(got[GATHER], b'x');
+    }
+}

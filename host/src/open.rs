@@ -13,10 +13,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use vfio_migration_core::device::uapi;
 
+use crate::attach::{self, Attached};
 use crate::ioctl;
 
 /// How a user names a device.
@@ -42,9 +41,7 @@ pub struct Identity {
 /// A device's file descriptor with what must stay open as long as it.
 #[derive(Debug)]
 pub struct Opened {
-    device: OwnedFd,
-    /// The iommufd, or group and container.
-    _holders: Vec<OwnedFd>,
+    device: Attached,
     file: Option<PathBuf>,
 }
 
@@ -258,44 +255,35 @@ fn open_group(folder: &Path) -> Result<Opened, Error> {
             None => Err(Error::NotVfio { address, driver, group: group_number, path }),
         };
     }
-    let refused = |call| {
-        let address = address.clone();
-        move |errno| Error::Kernel { call, address, errno }
-    };
     let container = open_vfio(container)?;
-    let version = ioctl::get_api_version(&container).map_err(refused("VFIO_GET_API_VERSION"))?;
-    if version != 0 {
-        return Err(Error::ApiVersion { got: version });
-    }
     let group = open_file(&path)?;
-    let flags = ioctl::group_get_status(&group).map_err(refused("VFIO_GROUP_GET_STATUS"))?;
-    if flags & uapi::GROUP_VIABLE == 0 {
-        return Err(Error::NotViable { group: group_number });
-    }
-    ioctl::group_set_container(&group, &container).map_err(refused("VFIO_GROUP_SET_CONTAINER"))?;
-    ioctl::set_iommu_type1v2(&container).map_err(refused("VFIO_SET_IOMMU"))?;
     let name = CString::new(address.as_str()).map_err(|_| Error::Name(address.clone()))?;
-    let device = ioctl::group_get_device_fd(&group, &name).map_err(refused("VFIO_GROUP_GET_DEVICE_FD"))?;
-    Ok(Opened { device, _holders: vec![group, container], file: Some(path) })
+    let device = Attached::by_group(group, container, &name).map_err(|error| match error {
+        attach::Error::Kernel { call, errno } => Error::Kernel { call, address, errno },
+        attach::Error::ApiVersion { got } => Error::ApiVersion { got },
+        attach::Error::NotViable => Error::NotViable { group: group_number },
+    })?;
+    Ok(Opened { device, file: Some(path) })
 }
 
 fn open_cdev(path: &Path) -> Result<Opened, Error> {
-    let address = path.display().to_string();
-    let refused = |call| {
-        let address = address.clone();
-        move |errno| Error::Kernel { call, address, errno }
-    };
     let device = open_file(path)?;
     let iommufd = open_vfio(Path::new("/dev/iommu"))?;
-    ioctl::bind_iommufd(&device, &iommufd).map_err(|errno| match errno {
-        Errno::BUSY => in_use(path),
+    let device = Attached::to_iommufd(device, iommufd).map_err(|error| match error {
+        attach::Error::Kernel { call: attach::BIND, errno: Errno::BUSY } => in_use(path),
         // What the kernel says where the same device file is bound already.
-        Errno::INVAL if !holders(path, std::process::id()).is_empty() => in_use(path),
-        errno => refused("VFIO_DEVICE_BIND_IOMMUFD")(errno),
+        attach::Error::Kernel { call: attach::BIND, errno: Errno::INVAL }
+            if !holders(path, std::process::id()).is_empty() =>
+        {
+            in_use(path)
+        }
+        attach::Error::Kernel { call, errno } => {
+            Error::Kernel { call, address: path.display().to_string(), errno }
+        }
+        attach::Error::ApiVersion { got } => Error::ApiVersion { got },
+        attach::Error::NotViable => Error::NotViable { group: path.display().to_string() },
     })?;
-    let ioas = ioctl::ioas_alloc(&iommufd).map_err(refused("IOMMU_IOAS_ALLOC"))?;
-    ioctl::attach_iommufd_pt(&device, ioas).map_err(refused("VFIO_DEVICE_ATTACH_IOMMUFD_PT"))?;
-    Ok(Opened { device, _holders: vec![iommufd], file: Some(path.into()) })
+    Ok(Opened { device, file: Some(path.into()) })
 }
 
 /// A duplicate of an inherited descriptor: the number stays open for whoever passed it.
@@ -303,11 +291,11 @@ fn open_inherited(number: u32) -> Result<Opened, Error> {
     let wrong = |errno| Error::Fd { number, errno };
     let device = ioctl::duplicate(number).map_err(wrong)?;
     ioctl::device_get_info(&device).map_err(|errno| Error::NotDevice { number, errno })?;
-    Ok(Opened { device, _holders: Vec::new(), file: None })
+    Ok(Opened { device: Attached::elsewhere(device), file: None })
 }
 
 fn open_file(path: &Path) -> Result<OwnedFd, Error> {
-    rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| match errno {
+    attach::open(path).map_err(|errno| match errno {
         Errno::ACCESS | Errno::PERM => Error::Permission { path: path.into() },
         Errno::BUSY => in_use(path),
         Errno::NOENT | Errno::NODEV | Errno::NXIO => {

@@ -43,6 +43,11 @@ fn steps(options: &Options) -> Vec<Step> {
     let mut steps: Vec<Step> = vec![
         ("format", Box::new(|| check(&["fmt", "--all", "--", "--check"]))),
         ("lints", Box::new(|| check(CLIPPY))),
+        ("lints, no std", Box::new(|| check(NO_STD_CLIPPY))),
+        ("lints, std alone", Box::new(|| check(STD_CLIPPY))),
+        ("tests, no std", Box::new(|| tests(NO_STD_TESTS))),
+        ("format, program", Box::new(|| check(PROGRAM_FORMAT))),
+        ("lints, program", Box::new(program_lints)),
         ("format, proof", Box::new(|| check(PROOF_FORMAT))),
         ("lints, proof", Box::new(proof_lints)),
         ("format, bare", Box::new(|| check(BARE_FORMAT))),
@@ -123,6 +128,13 @@ fn bare_lints() -> Result<Tally> {
     check(&[BARE_CLIPPY, &["--target-dir", folder, "--", "-D", "warnings"]].concat())
 }
 
+/// Lints the program without std in the folder that it is built in.
+fn program_lints() -> Result<Tally> {
+    let folder = vm::without_std::folder()?;
+    let folder = folder.to_str().context("the path of the target folder is not UTF-8")?;
+    check(&[PROGRAM_CLIPPY, &["--target-dir", folder, "--", "-D", "warnings"]].concat())
+}
+
 /// Lints the fuzz targets, without the fuzzer itself.
 fn fuzz_lints() -> Result<Tally> {
     let folder = fuzz::folder()?.join("lints");
@@ -148,7 +160,26 @@ const FAILED: Tally = Tally { passed: 0, failed: 1 };
 
 const CLIPPY: &[&str] = &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
 
-// The proof's crate, the kernel and the fuzz targets are workspaces of their own.
+// One package at a time: within a workspace the features of all that is built are on.
+const NO_STD_CLIPPY: &[&str] =
+    &["clippy", "--package", "vfio-migration-host", "--no-default-features", "--", "-D", "warnings"];
+const STD_CLIPPY: &[&str] = &[
+    "clippy",
+    "--package",
+    "vfio-migration-host",
+    "--no-default-features",
+    "--features",
+    "std",
+    "--",
+    "-D",
+    "warnings",
+];
+const NO_STD_TESTS: &[&str] =
+    &["test", "--package", "vfio-migration-host", "--no-default-features", "--lib", "--no-fail-fast"];
+const PROGRAM_FORMAT: &[&str] = &["fmt", "--manifest-path", "tests/without_std/Cargo.toml", "--", "--check"];
+const PROGRAM_CLIPPY: &[&str] = &["clippy", "--release", "--manifest-path", "tests/without_std/Cargo.toml"];
+
+// The program without std, the proof's crate, the kernel and the fuzz targets are workspaces of their own.
 const PROOF_FORMAT: &[&str] = &["fmt", "--manifest-path", "tests/panic_free/Cargo.toml", "--", "--check"];
 const PROOF_CLIPPY: &[&str] =
     &["clippy", "--release", "--all-features", "--manifest-path", "tests/panic_free/Cargo.toml"];

@@ -11,6 +11,7 @@ mod guest;
 mod modules;
 mod qemu;
 mod row;
+mod sandbox;
 mod stalled;
 mod steps;
 mod stream;

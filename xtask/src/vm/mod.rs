@@ -11,6 +11,7 @@ mod kernel;
 mod kmod;
 mod pages;
 pub(crate) mod qemu;
+pub(crate) mod without_std;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -77,6 +78,7 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
         options.qemu.iter().map(|root| Qemu::new(root)).collect::<Result<_>>()?
     };
     let programs = step("building vfio-migrate and the guest's tests, static", build_programs)?;
+    let small = without_std::build()?;
     let folder = command::target()?.join("vm");
     fs::create_dir_all(&folder)?;
     let own = match &kernel.kit {
@@ -87,7 +89,7 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
         None => kernel.modules.clone(),
     };
     let archive = folder.join("initramfs.cpio");
-    step("packing the guest", || pack(&archive, &programs, &kernel, &own, &qemus))?;
+    step("packing the guest", || pack(&archive, &programs, &small, &kernel, &own, &qemus))?;
     let log = folder.join("console.log");
     println!("booting; the console goes to {}", log.display());
     let (job, all) = (options.job.as_deref().unwrap_or_default(), if options.all { "--all" } else { "" });
@@ -145,10 +147,18 @@ fn build_programs() -> Result<PathBuf> {
 }
 
 /// Writes the guest's file system; `own` holds the sets' modules that are built in each run.
-fn pack(archive: &Path, programs: &Path, kernel: &Kernel, own: &Path, qemus: &[Qemu]) -> Result<()> {
+fn pack(
+    archive: &Path,
+    programs: &Path,
+    small: &Path,
+    kernel: &Kernel,
+    own: &Path,
+    qemus: &[Qemu],
+) -> Result<()> {
     let mut initramfs = Initramfs::new(archive)?;
     initramfs.add("init", &programs.join("vfio-migration-vm-tests"))?;
     initramfs.add("bin/vfio-migrate", &programs.join("vfio-migrate"))?;
+    initramfs.add("bin/without-std", small)?;
     for (set, names) in kernel::SETS {
         for name in names {
             let module = format!("{set}/{name}.ko");

@@ -22,6 +22,7 @@ mod testdev;
 mod testdev_pci;
 mod together;
 mod transfer;
+mod without_std;
 
 use anyhow::{Context as _, Result};
 
@@ -40,6 +41,7 @@ pub(crate) fn all(set: Set, long: bool) -> impl Iterator<Item = Case> {
         moving::CASES,
         live::CASES,
         library::CASES,
+        without_std::CASES,
         dirty::CASES,
         access::CASES,
         refusal::CASES,
