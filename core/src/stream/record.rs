@@ -10,8 +10,6 @@
 
 use core::fmt;
 
-use byteorder::{BE, ByteOrder};
-
 /// What a record is, its first eight bytes on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -83,17 +81,13 @@ pub const DATA_HEAD: usize = 2 * WORD;
 /// The bytes of a record that is a tag alone, every one but DATA.
 #[must_use]
 pub fn encode(tag: Tag) -> [u8; WORD] {
-    let mut bytes = [0; WORD];
-    BE::write_u64(&mut bytes, tag.raw());
-    bytes
+    tag.raw().to_be_bytes()
 }
 
 /// What stands before the `length` bytes of a DATA record.
 #[must_use]
 pub fn encode_data_head(length: u64) -> [u8; DATA_HEAD] {
-    let mut bytes = [0; DATA_HEAD];
-    BE::write_u64_into(&[Tag::Data.raw(), length], &mut bytes);
-    bytes
+    (u128::from(Tag::Data.raw()) << 64 | u128::from(length)).to_be_bytes()
 }
 
 /// What ended a payload.
@@ -240,7 +234,7 @@ impl Decoder {
     /// The word can't stand here; the decoder stays where it was. Without [`Wanted::Word`] the call changes nothing
     /// and says what the word would have been as a length.
     pub fn word(&mut self, bytes: [u8; WORD]) -> Result<Word, Error> {
-        let got = BE::read_u64(&bytes);
+        let got = u64::from_be_bytes(bytes);
         let offset = self.offset;
         let (place, word) = match self.place {
             Place::Tag => {
