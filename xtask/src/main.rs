@@ -3,12 +3,14 @@
 //! Deliberately absent: the library itself. Tasks run commands and read their output.
 
 mod apt;
+mod bare;
 mod bench;
 mod cache;
 mod command;
 mod cross;
 mod fuzz;
 mod panic_free;
+mod size;
 mod sysroot;
 mod test;
 mod vm;
@@ -37,6 +39,8 @@ enum Task {
     Cross(cross::Options),
     /// Boot a Linux kernel with a migratable device under QEMU and test there
     Vm(vm::Options),
+    /// Measure core's code, sessions and stacks on bare machines, and hold them against their budgets
+    Size(size::Options),
     /// Measure what core's path costs, beside a bare loop of read and write
     Bench(bench::Options),
 }
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         Task::PanicFree => panic_free::run().map(|()| true),
         Task::Fuzz(options) => fuzz::run(&options).map(|tally| tally.all_passed()),
         Task::Cross(options) => cross::run(&options).map(|()| true),
+        Task::Size(options) => size::run(&options).map(|()| true),
         Task::Bench(options) => bench::run(&options).map(|()| true),
         Task::Vm(options) => vm::run(&options).map(|tally| tally.all_passed()),
     };

@@ -17,6 +17,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use object::{Object as _, ObjectSymbol as _};
 
+use crate::bare;
 use crate::command::{self, cargo, output, target, workspace};
 
 /// Proves that no export can panic, then that the proof can fail.
@@ -32,6 +33,33 @@ pub(crate) fn run() -> Result<()> {
     refute(&linker, &library)?;
     println!("the negative control, an index that can fail, is refused by the linker as it must be");
     Ok(())
+}
+
+pub(crate) fn link_for_stack(target: &str) -> Result<(PathBuf, Vec<String>)> {
+    let source = surface::source(&workspace()?.join(LIBRARY).join("src"))?;
+    let mut exports = exports(&source)?;
+    exports.retain(|export| {
+        !export.contains("_show_") && !export.contains("_drive") && export != "proof_fleet_report"
+    });
+    let library = bare::build(LIBRARY, target, bare::Level::Small)?.join("libpanic_free.a");
+    let program = library.with_extension("stack");
+    let linker = Linker::find()?;
+    let mut command = Command::new(&linker.path);
+    command
+        .args([
+            "-flavor",
+            "gnu",
+            "--gc-sections",
+            "--emit-relocs",
+            "--defsym=a_panic_can_be_reached=0x1000",
+            "-e",
+            "0",
+            "-o",
+        ])
+        .arg(&program);
+    command.args(exports.iter().flat_map(|name| ["-u", name])).arg(&library);
+    output(&mut command)?;
+    Ok((program, exports))
 }
 
 /// The folder that the proof is built in.
