@@ -268,9 +268,7 @@ impl<'n, const N: usize> Fleet<'n, N> {
         }
         match order {
             Order::Quiesce | Order::Stop | Order::Cancel if self.committed => Verdict::Done,
-            Order::Cancel => {
-                go_if(others.all(|other| other.stand == other.home || !other.may_be_still()))
-            }
+            Order::Cancel => go_if(others.all(|other| other.stand == other.home || !other.may_be_still())),
             Order::Quiesce if self.is_alone() || member.stand != Stand::Active => Verdict::Done,
             Order::Quiesce => Verdict::Go,
             Order::Stop if member.stand == Stand::Still => Verdict::Done,
@@ -279,9 +277,7 @@ impl<'n, const N: usize> Fleet<'n, N> {
             Order::Finish if member.stand == Stand::Settled => Verdict::Done,
             Order::Finish => go_if(others.all(Member::is_still)),
             Order::RunP2p if self.is_alone() || member.stand == Stand::Quiet => Verdict::Done,
-            Order::RunP2p => {
-                go_if(others.all(|other| matches!(other.stand, Stand::Settled | Stand::Quiet)))
-            }
+            Order::RunP2p => go_if(others.all(|other| matches!(other.stand, Stand::Settled | Stand::Quiet))),
             Order::Run if member.stand == Stand::Active => Verdict::Done,
             Order::Run if !self.is_alone() && member.stand != Stand::Quiet => Verdict::Wait,
             Order::Run => go_if(others.all(|other| matches!(other.stand, Stand::Quiet | Stand::Active))),

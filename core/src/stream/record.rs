@@ -10,29 +10,29 @@
 
 use core::fmt;
 
-/// What a record is, its first eight bytes on the wire.
+/// What a record is, the last of its first eight bytes on the wire; [`Tag::raw`] has all eight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[repr(u64)]
+#[repr(u8)]
 pub enum Tag {
     /// Ends a payload.
     #[doc(alias = "VFIO_MIG_FLAG_END_OF_STATE")]
-    EndOfState = 0xffff_ffff_ef10_0001,
+    EndOfState = 1,
     /// The device's configuration: a body, then END_OF_STATE.
     #[doc(alias = "VFIO_MIG_FLAG_DEV_CONFIG_STATE")]
-    Config = 0xffff_ffff_ef10_0002,
+    Config = 2,
     /// The first record of a migration; END_OF_STATE must follow.
     #[doc(alias = "VFIO_MIG_FLAG_DEV_SETUP_STATE")]
-    Setup = 0xffff_ffff_ef10_0003,
+    Setup = 3,
     /// A length and that many bytes of the device's state.
     #[doc(alias = "VFIO_MIG_FLAG_DEV_DATA_STATE")]
-    Data = 0xffff_ffff_ef10_0004,
+    Data = 4,
     /// The source has sent all initial data. Ends a payload in the place of END_OF_STATE.
     #[doc(alias = "VFIO_MIG_FLAG_DEV_INIT_DATA_SENT")]
-    InitDataSent = 0xffff_ffff_ef10_0005,
+    InitDataSent = 5,
     /// The configuration that came by multifd may be loaded. Ends a payload in the place of END_OF_STATE.
     #[doc(alias = "VFIO_MIG_FLAG_DEV_CONFIG_LOAD_READY")]
-    ConfigLoadReady = 0xffff_ffff_ef10_0006,
+    ConfigLoadReady = 6,
 }
 
 impl Tag {
@@ -43,13 +43,13 @@ impl Tag {
     /// The tag with the number `raw`, or nothing where QEMU has none.
     #[must_use]
     pub fn from_raw(raw: u64) -> Option<Self> {
-        Self::ALL.into_iter().find(|tag| tag.raw() == raw)
+        Self::ALL.iter().copied().find(|tag| tag.raw() == raw)
     }
 
     /// The tag's number.
     #[must_use]
     pub const fn raw(self) -> u64 {
-        self as u64
+        MARK | self as u64
     }
 
     /// The name in QEMU's source without its prefix, for instance `DATA`.
@@ -71,6 +71,9 @@ impl fmt::Display for Tag {
         f.pad(self.name())
     }
 }
+
+/// What all tags have in common; the lowest byte tells them apart.
+const MARK: u64 = 0xffff_ffff_ef10_0000;
 
 /// The bytes of a tag, and of a DATA record's length.
 pub const WORD: usize = 8;

@@ -12,7 +12,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use object::read::{Object, ObjectSection as _, ObjectSymbol as _};
-use object::{Architecture, Relocation, RelocationFlags, RelocationTarget, SectionFlags, SectionKind, SymbolKind, elf};
+use object::{
+    Architecture, Relocation, RelocationFlags, RelocationTarget, SectionFlags, SectionKind, SymbolKind, elf,
+};
 
 use super::way::{Way, calls_itself};
 
