@@ -239,8 +239,11 @@ impl<'a> Body<'a> {
     /// [`Error::Space`], [`Error::Table`], [`Error::Vectors`] and [`Error::Pending`] when they have none.
     pub fn layout(&self) -> Result<Layout, Error> {
         let got = self.space.len();
-        let space =
-            SpaceLength::ALL.into_iter().find(|space| space.bytes() == got).ok_or(Error::Space { got })?;
+        let space = SpaceLength::ALL
+            .iter()
+            .copied()
+            .find(|space| space.bytes() == got)
+            .ok_or(Error::Space { got })?;
         let got = self.msix_table.len();
         if !got.is_multiple_of(msi::ENTRY) {
             return Err(Error::Table { got });

@@ -72,7 +72,7 @@ fn memory(folder: &Path) -> Result<Vec<(String, u64)>> {
 
 /// Each export of the proof that calls nothing of its caller's.
 fn stacks(target: &'static str) -> Result<Vec<(String, Depth)>> {
-    let program = panic_free::link_for_stack(target)?;
+    let program = panic_free::closed(target, Level::Small)?;
     let image = Image::read(&program.0)?;
     program
         .1
