@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::command::{output, target, workspace};
+use crate::command::{self, output, target, workspace};
 use crate::sysroot::{self, Crates};
 
 /// The machines: Cortex-M4, and Arm, RISC-V and x86 of 64 bits, and RISC-V of 32.
@@ -47,12 +47,20 @@ impl Level {
 /// Builds a package of its own workspace, and returns the folder of what was built.
 pub(crate) fn build(package: &str, target: &str, level: Level) -> Result<PathBuf> {
     let folder = folder(level)?;
-    output(command("build", package, target, level)?.arg("--quiet"))?;
+    output(cargo("build", package, target, level)?.arg("--quiet"))?;
     Ok(folder.join(target).join("release"))
 }
 
+/// The compiler that builds them, such as `rustc 1.97.0-nightly (0123456 2026-05-19)`.
+pub(crate) fn compiler() -> Result<String> {
+    let nightly = command::nightly()?;
+    let version =
+        output(Command::new("rustup").args(["run", &nightly, "rustc", "--version"]).env_remove("RUSTC"))?;
+    Ok(version.trim().to_owned())
+}
+
 /// A cargo command for such a package.
-fn command(subcommand: &str, package: &str, target: &str, level: Level) -> Result<Command> {
+fn cargo(subcommand: &str, package: &str, target: &str, level: Level) -> Result<Command> {
     let (mut command, _) = sysroot::cargo_from_source(subcommand, target, Crates::Core)?;
     command
         .args(["--release", "--target-dir"])

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         Task::PanicFree(options) => panic_free::run(&options).map(|tally| tally.all_passed()),
         Task::Fuzz(options) => fuzz::run(&options).map(|tally| tally.all_passed()),
         Task::Cross(options) => cross::run(&options).map(|()| true),
-        Task::Size(options) => size::run(&options).map(|()| true),
+        Task::Size(options) => size::run(&options).map(|tally| tally.all_passed()),
         Task::Bench(options) => bench::run(&options).map(|()| true),
         Task::Vm(options) => vm::run(&options).map(|tally| tally.all_passed()),
     };

@@ -73,7 +73,7 @@ fn riscv(relocation: RelocationType, code: &[u8], at: usize) -> Option<Way> {
     Some(match relocation {
         elf::R_RISCV_CALL | elf::R_RISCV_CALL_PLT => Way::Call,
         // The link register is the instruction's second field; without one it is a jump.
-        elf::R_RISCV_JAL if code.get(at..).is_some_and(|code| links(code)) => Way::Call,
+        elf::R_RISCV_JAL if code.get(at..).is_some_and(links) => Way::Call,
         elf::R_RISCV_JAL | elf::R_RISCV_BRANCH | elf::R_RISCV_RVC_BRANCH | elf::R_RISCV_RVC_JUMP => Way::Jump,
         // Of the instruction that has the upper half of an address; which has its own relocation.
         elf::R_RISCV_PCREL_LO12_I | elf::R_RISCV_PCREL_LO12_S => return None,

@@ -8,8 +8,7 @@
 use core::mem::MaybeUninit;
 
 use size as _;
-use vfio_migration_core::session::{Destination, DestinationDone, DestinationEffect, Event, Fleet, Source};
-use vfio_migration_core::session::{SourceDone, SourceEffect};
+use vfio_migration_core::session::{Destination, Fleet, Source};
 use vfio_migration_core::stream::multifd::{Channel, Receiver, Sender, Slot};
 
 macro_rules! sizes {
@@ -37,11 +36,6 @@ sizes! {
     size_sender: Sender<'static>,
     size_slot: Slot,
     size_channel: Channel,
-    size_event: Event,
-    size_source_effect: SourceEffect<'static>,
-    size_source_done: SourceDone,
-    size_destination_effect: DestinationEffect<'static>,
-    size_destination_done: DestinationDone,
 }
 
 /// Where the linker begins.
