@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{self, Tally, cargo, workspace};
-use crate::{fuzz, panic_free, vm};
+use crate::{fuzz, panic_free, size, vm};
 
 /// Options of the task.
 #[derive(clap::Args)]
@@ -43,6 +43,8 @@ fn steps(options: &Options) -> Vec<Step> {
         ("lints", Box::new(|| check(CLIPPY))),
         ("format, proof", Box::new(|| check(PROOF_FORMAT))),
         ("lints, proof", Box::new(proof_lints)),
+        ("format, sizes", Box::new(|| check(SIZE_FORMAT))),
+        ("lints, sizes", Box::new(size_lints)),
         ("format, fuzzing", Box::new(|| check(FUZZ_FORMAT))),
         ("lints, fuzzing", Box::new(fuzz_lints)),
         (
@@ -54,6 +56,7 @@ fn steps(options: &Options) -> Vec<Step> {
             Box::new(|| tests(&["test", "--workspace", "--all-features", "--doc", "--no-fail-fast"])),
         ),
         ("no panic", Box::new(|| panic_free::run(&panic_free::Options::default()))),
+        ("sizes", Box::new(|| size::run(&size::Options::default()))),
         ("documentation", Box::new(|| check(&["doc", "--workspace", "--all-features", "--no-deps"]))),
     ];
     if !options.skip_fuzz {
@@ -108,6 +111,13 @@ fn proof_lints() -> Result<Tally> {
     check(&[PROOF_CLIPPY, &["--target-dir", folder, "--", "-D", "warnings"]].concat())
 }
 
+/// Lints the programs whose sizes are measured, in the folder of the proof for this machine.
+fn size_lints() -> Result<Tally> {
+    let folder = panic_free::folder()?;
+    let folder = folder.to_str().context("the path of the target folder is not UTF-8")?;
+    check(&[SIZE_CLIPPY, &["--target-dir", folder, "--", "-D", "warnings"]].concat())
+}
+
 /// Lints the fuzz targets, without the fuzzer itself.
 fn fuzz_lints() -> Result<Tally> {
     let folder = fuzz::folder()?.join("lints");
@@ -144,10 +154,11 @@ const FAILED: Tally = Tally { passed: 0, failed: 1 };
 
 const CLIPPY: &[&str] = &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
 
-// The proof's crate and the fuzz targets are workspaces of their own.
+// The proof's crate, the programs whose sizes are measured and the fuzz targets are workspaces of their own.
 const PROOF_FORMAT: &[&str] = &["fmt", "--manifest-path", "tests/panic_free/Cargo.toml", "--", "--check"];
-const PROOF_CLIPPY: &[&str] =
-    &["clippy", "--release", "--all-features", "--manifest-path", "tests/panic_free/Cargo.toml"];
+const PROOF_CLIPPY: &[&str] = &["clippy", "--release", "--manifest-path", "tests/panic_free/Cargo.toml"];
+const SIZE_FORMAT: &[&str] = &["fmt", "--manifest-path", "tests/size/Cargo.toml", "--", "--check"];
+const SIZE_CLIPPY: &[&str] = &["clippy", "--release", "--manifest-path", "tests/size/Cargo.toml"];
 const FUZZ_FORMAT: &[&str] = &["fmt", "--manifest-path", "tests/fuzz/Cargo.toml", "--", "--check"];
 const FUZZ_CLIPPY: &[&str] =
     &["clippy", "--no-default-features", "--all-targets", "--manifest-path", "tests/fuzz/Cargo.toml"];
