@@ -17,6 +17,7 @@ mod surface;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use object::{Object as _, ObjectSymbol as _};
@@ -52,9 +53,17 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
     let wanted =
         |target: &&str| options.target.is_empty() || options.target.iter().any(|name| name == target);
     for target in TARGETS.into_iter().filter(|target| !options.host && wanted(target)) {
-        for level in Level::ALL {
+        let machine = |level: Level| {
             let fits: Vec<String> = exports.iter().filter(|export| level.proves(export)).cloned().collect();
-            let proved = library(target, level).and_then(|library| prove(&linker, &library, &fits, &[]));
+            library(target, level).and_then(|library| prove(&linker, &library, &fits, &[]))
+        };
+        // Each level has a folder of its own to be built in, and the compiler is at work on one processor most of the time.
+        let proved = thread::scope(|scope| {
+            let threads = Level::ALL.map(|level| (level, scope.spawn(move || machine(level))));
+            threads.map(|(level, thread)| (level, thread.join()))
+        });
+        for (level, proved) in proved {
+            let proved = proved.unwrap_or_else(|_| bail!("the proof broke off"));
             tally += told(&format!("{target}, opt-level {}", level.name()), proved);
         }
     }
