@@ -212,7 +212,7 @@ const BARE: [&str; 5] = [
 const PROGRAM: &str = "vfio-migrate";
 
 /// Its arguments for moving a simulated device, and what it says once that is moved.
-const DEMO: [&str; 1] = ["demo"];
+const DEMO: [&str; 3] = ["demo", "--size", "16MiB"];
 const EQUAL: &str = "the destination's content equals the source's, byte for byte";
 
 /// What a row counts that has no tests of its own.
