@@ -35,7 +35,7 @@ enum Task {
     PanicFree(panic_free::Options),
     /// Give hostile bytes to every decoder and to whole sessions
     Fuzz(fuzz::Options),
-    /// Build the crates for other machines
+    /// Build the crates for other machines, and run the test suites on two of them
     Cross(cross::Options),
     /// Boot a Linux kernel with a migratable device under QEMU and test there
     Vm(vm::Options),
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::PanicFree(options) => panic_free::run(&options).map(|tally| tally.all_passed()),
         Task::Fuzz(options) => fuzz::run(&options).map(|tally| tally.all_passed()),
-        Task::Cross(options) => cross::run(&options).map(|()| true),
+        Task::Cross(options) => cross::run(&options).map(|tally| tally.all_passed()),
         Task::Size(options) => size::run(&options).map(|tally| tally.all_passed()),
         Task::Bench(options) => bench::run(&options).map(|()| true),
         Task::Vm(options) => vm::run(&options).map(|tally| tally.all_passed()),
