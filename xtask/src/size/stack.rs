@@ -1,8 +1,8 @@
 //! The deepest stack of a function: its frame and those of all that it calls, along the deepest of all ways.
 //!
-//! A sum is given only where all of it is known. A function that calls itself, directly or over others, one whose frame the compiler
-//! did not note, and one whose address is taken anywhere in the program, so that it may be called by a pointer, are
-//! errors that name it.
+//! A sum is given only where all of it is known. A function that calls itself, directly or over others, one whose frame
+//! the compiler did not note, and one whose address is taken anywhere in the program, so that it may be called by a
+//! pointer, are errors that name it.
 //!
 //! Deliberately absent: what the caller of an entry hands over as code, a device or a place to print; a program in which
 //! such entries are is not added up.
