@@ -11,13 +11,14 @@ mod musl;
 mod suites;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
 use self::machine::{MACHINES, Machine};
 use crate::command::{Tally, output, step, target, workspace};
+use crate::freestanding::TARGETS;
 use crate::sysroot::{self, Crates, How};
 
 /// Options of the task.
@@ -38,7 +39,7 @@ pub(crate) struct Options {
 /// Builds and runs everything, and prints a table; each row without tests of its own counts as one.
 pub(crate) fn run(options: &Options) -> Result<Tally> {
     let is_wanted = |name: &str| options.target.is_empty() || options.target.iter().any(|one| one == name);
-    let bare: Vec<&str> = BARE.into_iter().filter(|name| is_wanted(name)).collect();
+    let bare: Vec<&str> = TARGETS.into_iter().filter(|name| is_wanted(name)).collect();
     let machines: Vec<&Machine> = MACHINES.iter().filter(|machine| is_wanted(machine.target)).collect();
     check_names(&options.target)?;
     if let Err(error) = machine::provide(&machines) {
@@ -67,7 +68,7 @@ fn folder() -> Result<PathBuf> {
 
 /// Refuses a target that is not one of ours.
 fn check_names(names: &[String]) -> Result<()> {
-    let known: Vec<&str> = BARE.into_iter().chain(MACHINES.iter().map(|machine| machine.target)).collect();
+    let known: Vec<&str> = TARGETS.into_iter().chain(MACHINES.iter().map(|machine| machine.target)).collect();
     for name in names {
         ensure!(known.contains(&name.as_str()), "no such target: {name}; there are {}", known.join(", "));
     }
@@ -130,7 +131,7 @@ fn print(rows: &[Row]) {
     line(["target", "result", "standard library", "seconds", "bytes", "built and run"].map(Into::into));
     rows.iter().for_each(|row| line(row.fields()));
     println!(
-        "bytes: of the .rlib for core, with all that a compiler needs of it; of the program as it is linked"
+        "bytes: of the .rlib for core, with all that a compiler needs of it, and of the linked program; neither as small as a release"
     );
 }
 
@@ -154,10 +155,10 @@ fn cores(name: &'static str, is_first: bool) -> Result<Vec<Row>> {
 /// Builds core.
 fn core(name: &str, features: &[String]) -> Result<Done> {
     let (mut command, how) = sysroot::cargo("build", name, Crates::Core)?;
-    command.args(["--release", "--package", "vfio-migration-core", "--no-default-features"]);
+    command.args(["--profile", PROFILE, "--package", "vfio-migration-core", "--no-default-features"]);
     command.args(features).arg("--target-dir").arg(folder()?);
     step(&format!("building core for {name} {}", features.join(" ")), || output(&mut command))?;
-    let library = folder()?.join(name).join("release/libvfio_migration_core.rlib");
+    let library = folder()?.join(name).join(PROFILE).join("libvfio_migration_core.rlib");
     Ok(Done { how, size: Some(size(&library)?), ran: String::new(), tally: PASSED })
 }
 
@@ -176,13 +177,13 @@ fn program(machine: &Machine) -> Result<Done> {
 /// Runs the test suites of a machine.
 fn tests(machine: &Machine) -> Result<Done> {
     let runner = machine.runner_name();
-    println!("building and running the test suites for {} on {runner}", machine.target);
     let (tally, how) = suites::run(machine)?;
     let left_out = suites::left_out(machine).count();
     Ok(Done { how, size: None, ran: format!("on {runner}: {tally}, {left_out} left out"), tally })
 }
 
-fn size(file: &PathBuf) -> Result<u64> {
+/// The size of what was built, in bytes.
+fn size(file: &Path) -> Result<u64> {
     Ok(fs::metadata(file).with_context(|| format!("nothing was built: no {}", file.display()))?.len())
 }
 
@@ -199,20 +200,14 @@ Examples:
   cargo xtask cross --target s390x-unknown-linux-gnu --tests-only
   cargo xtask cross --target thumbv7em-none-eabihf --target x86_64-unknown-linux-musl";
 
-/// The targets without an operating system.
-const BARE: [&str; 5] = [
-    "thumbv7em-none-eabihf",
-    "aarch64-unknown-none",
-    "riscv64gc-unknown-none-elf",
-    "riscv32imac-unknown-none-elf",
-    "x86_64-unknown-none",
-];
+/// The profile that everything is built with, in the workspace's Cargo.toml: for the builds' speed.
+const PROFILE: &str = "cross";
 
 /// Host's program.
 const PROGRAM: &str = "vfio-migrate";
 
 /// Its arguments for moving a simulated device, and what it says once that is moved.
-const DEMO: [&str; 1] = ["demo"];
+const DEMO: [&str; 3] = ["demo", "--size", "16MiB"];
 const EQUAL: &str = "the destination's content equals the source's, byte for byte";
 
 /// What a row counts that has no tests of its own.
@@ -248,7 +243,7 @@ mod tests {
 
     #[test]
     fn target_that_is_none_of_ours_is_refused_with_those_that_are() {
-        check_names(&[BARE[0].into(), MACHINES[4].target.into()]).unwrap();
+        check_names(&[TARGETS[0].into(), MACHINES[4].target.into()]).unwrap();
         let error = check_names(&["riscv128".into()]).unwrap_err().to_string();
         assert!(error.starts_with("no such target: riscv128; there are thumbv7em-none-eabihf, "), "{error}");
     }

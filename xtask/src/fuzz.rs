@@ -63,7 +63,7 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
 }
 
 /// The folder that the targets are built in, with all corpora.
-pub(crate) fn folder() -> Result<PathBuf> {
+fn folder() -> Result<PathBuf> {
     Ok(target()?.join("fuzz"))
 }
 

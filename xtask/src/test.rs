@@ -9,13 +9,13 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::command::{self, Tally, cargo, workspace};
-use crate::{bare_metal, cross, fuzz, panic_free, vm};
+use crate::command::{self, Tally, cargo, target, workspace};
+use crate::{bare, cross, fuzz, panic_free, size, vm};
 
 /// Options of the task.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Leave the virtual machines out
+    /// Leave the virtual machine out
     #[arg(long)]
     skip_vm: bool,
     /// Leave the fuzz targets out
@@ -45,15 +45,6 @@ fn steps(options: &Options) -> Vec<Step> {
         ("lints", Box::new(|| check(CLIPPY))),
         ("lints, no std", Box::new(|| check(NO_STD_CLIPPY))),
         ("lints, std alone", Box::new(|| check(STD_CLIPPY))),
-        ("tests, no std", Box::new(|| tests(NO_STD_TESTS))),
-        ("format, program", Box::new(|| check(PROGRAM_FORMAT))),
-        ("lints, program", Box::new(program_lints)),
-        ("format, proof", Box::new(|| check(PROOF_FORMAT))),
-        ("lints, proof", Box::new(proof_lints)),
-        ("format, bare", Box::new(|| check(BARE_FORMAT))),
-        ("lints, bare", Box::new(bare_lints)),
-        ("format, fuzzing", Box::new(|| check(FUZZ_FORMAT))),
-        ("lints, fuzzing", Box::new(fuzz_lints)),
         (
             "tests",
             Box::new(|| tests(&["test", "--workspace", "--all-features", "--all-targets", "--no-fail-fast"])),
@@ -62,9 +53,14 @@ fn steps(options: &Options) -> Vec<Step> {
             "doc tests",
             Box::new(|| tests(&["test", "--workspace", "--all-features", "--doc", "--no-fail-fast"])),
         ),
-        ("no panic", Box::new(|| panic_free::run().map(|()| PASSED))),
+        ("tests, no std", Box::new(|| tests(NO_STD_TESTS))),
+        ("no panic", Box::new(|| panic_free::run(&panic_free::Options::default()))),
+        ("sizes", Box::new(|| size::run(&size::Options::default()))),
         ("documentation", Box::new(|| check(&["doc", "--workspace", "--all-features", "--no-deps"]))),
     ];
+    let first_tests = steps.iter().position(|(name, _)| *name == "tests").unwrap_or_default();
+    let apart = APART.iter().map(|apart| -> Step { (apart.name, Box::new(|| apart.check())) });
+    steps.splice(first_tests..first_tests, apart);
     if !options.skip_cross {
         steps.push(("other machines", Box::new(|| cross::run(&cross::Options::default()))));
     }
@@ -72,7 +68,7 @@ fn steps(options: &Options) -> Vec<Step> {
         steps.push(("fuzzing", Box::new(|| fuzz::run(&fuzz::Options::default()))));
     }
     if !options.skip_vm {
-        steps.push(("bare metal", Box::new(bare_metal::run)));
+        steps.push(("bare metal", Box::new(bare::run)));
         steps.push(("virtual machine", Box::new(|| vm::run(&vm::Options::default()))));
     }
     steps
@@ -114,32 +110,26 @@ fn check(arguments: &[&str]) -> Result<Tally> {
     Ok(PASSED)
 }
 
-/// Lints the proof's crate in the folder that the proof is built in.
-fn proof_lints() -> Result<Tally> {
-    let folder = panic_free::folder()?;
-    let folder = folder.to_str().context("the path of the target folder is not UTF-8")?;
-    check(&[PROOF_CLIPPY, &["--target-dir", folder, "--", "-D", "warnings"]].concat())
+/// A package that is a workspace of its own: it has a panic handler, or another toolchain builds it.
+struct Apart {
+    name: &'static str,
+    /// Its folder.
+    package: &'static str,
+    /// Which of its targets are linted with which features.
+    clippy: &'static [&'static str],
 }
 
-/// Lints the kernel without an operating system, as a program for our machine, for which core is there.
-fn bare_lints() -> Result<Tally> {
-    let folder = bare_metal::folder()?.join("lints");
-    let folder = folder.to_str().context("the path of the target folder is not UTF-8")?;
-    check(&[BARE_CLIPPY, &["--target-dir", folder, "--", "-D", "warnings"]].concat())
-}
-
-/// Lints the program without std in the folder that it is built in.
-fn program_lints() -> Result<Tally> {
-    let folder = vm::without_std::folder()?;
-    let folder = folder.to_str().context("the path of the target folder is not UTF-8")?;
-    check(&[PROGRAM_CLIPPY, &["--target-dir", folder, "--", "-D", "warnings"]].concat())
-}
-
-/// Lints the fuzz targets, without the fuzzer itself.
-fn fuzz_lints() -> Result<Tally> {
-    let folder = fuzz::folder()?.join("lints");
-    let folder = folder.to_str().context("the path of the target folder is not UTF-8")?;
-    check(&[FUZZ_CLIPPY, &["--target-dir", folder, "--", "-D", "warnings"]].concat())
+impl Apart {
+    /// Checks its format and its lints.
+    fn check(&self) -> Result<Tally> {
+        let manifest = format!("{}/Cargo.toml", self.package);
+        let format = check(&["fmt", "--manifest-path", &manifest, "--", "--check"])?;
+        let folder = target()?.join("lints");
+        let folder = folder.to_str().context("the path of the target folder is not UTF-8")?;
+        let clippy = ["clippy", "--manifest-path", &manifest, "--target-dir", folder];
+        let lints = check(&[&clippy[..], self.clippy, &["--", "-D", "warnings"]].concat())?;
+        Ok([format, lints].into_iter().sum())
+    }
 }
 
 /// Runs tests and adds up their `test result:` lines; a build that fails is an error.
@@ -162,29 +152,25 @@ const CLIPPY: &[&str] = &["clippy", "--workspace", "--all-targets", "--all-featu
 
 // One package at a time: within a workspace the features of all that is built are on.
 const NO_STD_CLIPPY: &[&str] =
-    &["clippy", "--package", "vfio-migration-host", "--no-default-features", "--", "-D", "warnings"];
-const STD_CLIPPY: &[&str] = &[
-    "clippy",
-    "--package",
-    "vfio-migration-host",
-    "--no-default-features",
-    "--features",
-    "std",
-    "--",
-    "-D",
-    "warnings",
-];
+    &["clippy", "--package", HOST, "--no-default-features", "--", "-D", "warnings"];
+const STD_CLIPPY: &[&str] =
+    &["clippy", "--package", HOST, "--no-default-features", "--features", "std", "--", "-D", "warnings"];
 const NO_STD_TESTS: &[&str] =
-    &["test", "--package", "vfio-migration-host", "--no-default-features", "--lib", "--no-fail-fast"];
-const PROGRAM_FORMAT: &[&str] = &["fmt", "--manifest-path", "tests/without_std/Cargo.toml", "--", "--check"];
-const PROGRAM_CLIPPY: &[&str] = &["clippy", "--release", "--manifest-path", "tests/without_std/Cargo.toml"];
+    &["test", "--package", HOST, "--no-default-features", "--lib", "--no-fail-fast"];
+const HOST: &str = "vfio-migration-host";
 
-// The program without std, the proof's crate, the kernel and the fuzz targets are workspaces of their own.
-const PROOF_FORMAT: &[&str] = &["fmt", "--manifest-path", "tests/panic_free/Cargo.toml", "--", "--check"];
-const PROOF_CLIPPY: &[&str] =
-    &["clippy", "--release", "--all-features", "--manifest-path", "tests/panic_free/Cargo.toml"];
-const BARE_FORMAT: &[&str] = &["fmt", "--manifest-path", "tests/bare/Cargo.toml", "--", "--check"];
-const BARE_CLIPPY: &[&str] = &["clippy", "--release", "--manifest-path", "tests/bare/Cargo.toml"];
-const FUZZ_FORMAT: &[&str] = &["fmt", "--manifest-path", "tests/fuzz/Cargo.toml", "--", "--check"];
-const FUZZ_CLIPPY: &[&str] =
-    &["clippy", "--no-default-features", "--all-targets", "--manifest-path", "tests/fuzz/Cargo.toml"];
+/// What has panic handlers is linted as a release: without unwinding, and for our own machine, whose core is there.
+const RELEASE: &[&str] = &["--release"];
+
+const APART: [Apart; 5] = [
+    Apart { name: "lints, proof", package: "tests/panic_free", clippy: RELEASE },
+    Apart { name: "lints, sizes", package: "tests/size", clippy: RELEASE },
+    Apart { name: "lints, bare", package: "tests/bare", clippy: RELEASE },
+    Apart { name: "lints, program", package: "tests/without_std", clippy: RELEASE },
+    // Without the fuzzer itself.
+    Apart {
+        name: "lints, fuzzing",
+        package: "tests/fuzz",
+        clippy: &["--no-default-features", "--all-targets"],
+    },
+];

@@ -11,7 +11,7 @@ mod kernel;
 mod kmod;
 mod pages;
 pub(crate) mod qemu;
-pub(crate) mod without_std;
+mod without_std;
 
 use std::fs;
 use std::path::{Path, PathBuf};

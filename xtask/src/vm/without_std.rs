@@ -31,7 +31,7 @@ pub(super) fn build() -> Result<PathBuf> {
 }
 
 /// The folder that it is built in.
-pub(crate) fn folder() -> Result<PathBuf> {
+fn folder() -> Result<PathBuf> {
     Ok(command::target()?.join("without-std"))
 }
 

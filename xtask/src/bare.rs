@@ -43,7 +43,7 @@ pub(crate) fn run() -> Result<Tally> {
 }
 
 /// The folder that the kernel is built in.
-pub(crate) fn folder() -> Result<PathBuf> {
+fn folder() -> Result<PathBuf> {
     Ok(command::target()?.join("bare"))
 }
 
