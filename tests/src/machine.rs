@@ -5,10 +5,12 @@
 
 use std::os::fd::AsFd;
 
+use byteorder::{BE, WriteBytesExt as _};
 use vfio_migration_core::session::drive::Transport;
 use vfio_migration_host::file::Error;
 use vfio_migration_host::qemu::{Contents, Event, Walker};
 
+use crate::payload::big_endian;
 use crate::transfer::holding;
 
 /// What a walk told: one line for each thing, with its offset, and the error that ended it.
@@ -153,14 +155,14 @@ impl Machine {
 
     /// A section with a name: type byte 1 for START or 4 for FULL. That of memory is of version 4, any other of 1.
     pub fn begin(&mut self, kind: u8, id: u32, name: &str, instance: u32, payload: &[u8]) -> &mut Self {
-        self.put(&[kind]).put(&id.to_be_bytes()).put(&[name.len().try_into().unwrap()]).put(name.as_bytes());
+        self.put(&[kind]).number(id).put(&[name.len().try_into().unwrap()]).put(name.as_bytes());
         let version: u32 = if name == "ram" { 4 } else { 1 };
-        self.put(&instance.to_be_bytes()).put(&version.to_be_bytes()).put(payload).footer(id)
+        self.number(instance).number(version).put(payload).footer(id)
     }
 
     /// A section with an id alone: type byte 2 for PART or 3 for END.
     pub fn more(&mut self, kind: u8, id: u32, payload: &[u8]) -> &mut Self {
-        self.put(&[kind]).put(&id.to_be_bytes()).put(payload).footer(id)
+        self.put(&[kind]).number(id).put(payload).footer(id)
     }
 
     /// Describes a FULL: `more` is the rest of its JSON object.
@@ -175,26 +177,31 @@ impl Machine {
         let mut bytes = self.bytes.clone();
         let json = format!("{{\"page_size\": 4096, \"devices\": [{}]}}", self.devices.join(", "));
         bytes.extend([0, 6]);
-        bytes.extend(u32::try_from(json.len()).unwrap().to_be_bytes());
+        bytes.write_u32::<BE>(json.len().try_into().unwrap()).unwrap();
         bytes.extend(json.as_bytes());
         bytes
     }
 
+    fn number(&mut self, number: u32) -> &mut Self {
+        self.bytes.write_u32::<BE>(number).unwrap();
+        self
+    }
+
     fn footer(&mut self, id: u32) -> &mut Self {
-        self.put(&[0x7e]).put(&id.to_be_bytes())
+        self.put(&[0x7e]).number(id)
     }
 }
 
 /// The payload of a START of memory with one block, `pc.ram`, of `length` bytes.
 #[must_use]
 pub fn ram_start(length: u64) -> Vec<u8> {
-    [&(length | 4).to_be_bytes()[..], b"\x06pc.ram", &length.to_be_bytes(), &16_u64.to_be_bytes()].concat()
+    [&big_endian(length | 4)[..], b"\x06pc.ram", &big_endian(length), &RAM_END].concat()
 }
 
 /// An entry of memory with its block's name: an address with flags, and what follows the name.
 #[must_use]
 pub fn ram_entry(word: u64, more: &[u8]) -> Vec<u8> {
-    [&word.to_be_bytes()[..], b"\x06pc.ram", more].concat()
+    [&big_endian(word)[..], b"\x06pc.ram", more].concat()
 }
 
 /// What ends the payload of a section of memory.
@@ -210,7 +217,7 @@ pub fn vfio(record: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn data(bytes: &[u8]) -> Vec<u8> {
     let head: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0xef, 0x10, 0, 4];
-    [&head[..], &(bytes.len() as u64).to_be_bytes(), bytes].concat()
+    [&head[..], &big_endian(bytes.len() as u64), bytes].concat()
 }
 
 /// A SETUP record.

@@ -3,6 +3,8 @@
 //! Deliberately absent: core's encoder. These bytes are the second writing of the format, so that a wrong tag in core
 //! shows.
 
+use byteorder::{BE, ByteOrder as _};
+
 /// The tag of a SETUP record, which is the whole record.
 pub const SETUP: [u8; 8] = *b"\xff\xff\xff\xff\xef\x10\0\x03";
 /// The tag of a DATA record; [`data`] writes a whole one.
@@ -17,7 +19,15 @@ pub const INIT_DATA_SENT: [u8; 8] = *b"\xff\xff\xff\xff\xef\x10\0\x05";
 /// A DATA record.
 #[must_use]
 pub fn data(bytes: &[u8]) -> Vec<u8> {
-    [&DATA[..], &(bytes.len() as u64).to_be_bytes(), bytes].concat()
+    [&DATA[..], &big_endian(bytes.len() as u64), bytes].concat()
+}
+
+/// A number as it stands on the wire, by byteorder's hand; core has the standard library's.
+#[must_use]
+pub fn big_endian(number: u64) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    BE::write_u64(&mut bytes, number);
+    bytes
 }
 
 /// DATA of ten bytes, CONFIG with a body of four, END_OF_STATE: every kind of effect of a destination in one section.

@@ -15,7 +15,11 @@ fn programs_in_the_readme_are_the_files_that_it_names() {
         let heading = before.lines().rev().find(|line| !line.is_empty()).unwrap();
         assert!(heading.contains(&format!("({path})")), "wanted the name of {path}, got: {heading}");
         let wanted = fs::read_to_string(file(path)).unwrap();
-        assert_eq!(shown, wanted.trim_end(), "README.md has another program than {path}: copy the file into it");
+        assert_eq!(
+            shown,
+            wanted.trim_end(),
+            "README.md has another program than {path}: copy the file into it"
+        );
     }
 }
 
@@ -25,4 +29,5 @@ fn file(path: &str) -> PathBuf {
 }
 
 /// The programs in their order: on bare metal, on Linux without std, on Linux with std.
-const PROGRAMS: [&str; 3] = ["tests/bare/src/main.rs", "tests/without_std/src/main.rs", "host/examples/vmm.rs"];
+const PROGRAMS: [&str; 3] =
+    ["tests/bare/src/main.rs", "tests/without_std/src/main.rs", "host/examples/vmm.rs"];
