@@ -5,6 +5,7 @@
 mod apt;
 mod bench;
 mod cache;
+mod capi;
 mod command;
 mod cross;
 mod fuzz;
@@ -35,6 +36,8 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Build the crates for other machines
     Cross(cross::Options),
+    /// Check the library for C: its header, its proof, and the C programs that use it
+    Capi(capi::Options),
     /// Boot a Linux kernel with a migratable device under QEMU and test there
     Vm(vm::Options),
     /// Measure what core's path costs, beside a bare loop of read and write
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(&options).map(|tally| tally.all_passed()),
         Task::Cross(options) => cross::run(&options).map(|()| true),
         Task::Bench(options) => bench::run(&options).map(|()| true),
+        Task::Capi(options) => capi::run(&options).map(|tally| tally.all_passed()),
         Task::Vm(options) => vm::run(&options).map(|tally| tally.all_passed()),
     };
     match done {

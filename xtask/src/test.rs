@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{self, Tally, cargo, workspace};
-use crate::{fuzz, panic_free, vm};
+use crate::{capi, fuzz, panic_free, vm};
 
 /// Options of the task.
 #[derive(clap::Args)]
@@ -43,6 +43,8 @@ fn steps(options: &Options) -> Vec<Step> {
         ("lints", Box::new(|| check(CLIPPY))),
         ("format, proof", Box::new(|| check(PROOF_FORMAT))),
         ("lints, proof", Box::new(proof_lints)),
+        ("format, C", Box::new(|| check(C_FORMAT))),
+        ("lints, C", Box::new(c_lints)),
         ("format, fuzzing", Box::new(|| check(FUZZ_FORMAT))),
         ("lints, fuzzing", Box::new(fuzz_lints)),
         (
@@ -54,6 +56,7 @@ fn steps(options: &Options) -> Vec<Step> {
             Box::new(|| tests(&["test", "--workspace", "--all-features", "--doc", "--no-fail-fast"])),
         ),
         ("no panic", Box::new(|| panic_free::run().map(|()| PASSED))),
+        ("C interface", Box::new(|| capi::run(&capi::Options::default()))),
         ("documentation", Box::new(|| check(&["doc", "--workspace", "--all-features", "--no-deps"]))),
     ];
     if !options.skip_fuzz {
@@ -108,6 +111,13 @@ fn proof_lints() -> Result<Tally> {
     check(&[PROOF_CLIPPY, &["--target-dir", folder, "--", "-D", "warnings"]].concat())
 }
 
+/// Lints the library for C in the folder that it is built in.
+fn c_lints() -> Result<Tally> {
+    let folder = capi::folder()?;
+    let folder = folder.to_str().context("the path of the target folder is not UTF-8")?;
+    check(&[C_CLIPPY, &["--target-dir", folder, "--", "-D", "warnings"]].concat())
+}
+
 /// Lints the fuzz targets, without the fuzzer itself.
 fn fuzz_lints() -> Result<Tally> {
     let folder = fuzz::folder()?.join("lints");
@@ -144,10 +154,13 @@ const FAILED: Tally = Tally { passed: 0, failed: 1 };
 
 const CLIPPY: &[&str] = &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
 
-// The proof's crate and the fuzz targets are workspaces of their own.
+// The proof's crate, the library for C and the fuzz targets are workspaces of their own.
 const PROOF_FORMAT: &[&str] = &["fmt", "--manifest-path", "tests/panic_free/Cargo.toml", "--", "--check"];
 const PROOF_CLIPPY: &[&str] =
     &["clippy", "--release", "--all-features", "--manifest-path", "tests/panic_free/Cargo.toml"];
+const C_FORMAT: &[&str] = &["fmt", "--manifest-path", "core/capi/Cargo.toml", "--", "--check"];
+const C_CLIPPY: &[&str] =
+    &["clippy", "--release", "--all-features", "--manifest-path", "core/capi/Cargo.toml"];
 const FUZZ_FORMAT: &[&str] = &["fmt", "--manifest-path", "tests/fuzz/Cargo.toml", "--", "--check"];
 const FUZZ_CLIPPY: &[&str] =
     &["clippy", "--no-default-features", "--all-targets", "--manifest-path", "tests/fuzz/Cargo.toml"];
