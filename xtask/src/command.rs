@@ -3,12 +3,12 @@
 //! Deliberately absent: a shell. Arguments go to a program as they are.
 
 use std::fmt;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 /// How many tests passed and how many failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +70,23 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
         bail!("{shown}: {}\n{}", output.status, tail(&String::from_utf8_lossy(&both), 20));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs a `cargo test`, shows what it prints and adds up its `test result:` lines; a build that fails is an error.
+pub(crate) fn tests(command: &mut Command) -> Result<Tally> {
+    let shown = show(command);
+    let child = command.stdout(Stdio::piped()).spawn();
+    let mut child = child.with_context(|| format!("cannot run {shown}"))?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(child.stdout.take().context("the output is piped")?).lines() {
+        let line = line?;
+        println!("{line}");
+        let result = line.starts_with("test result:").then(|| Tally::parse(&line)).flatten();
+        tally = [tally].into_iter().chain(result).sum();
+    }
+    let status = child.wait()?;
+    ensure!(status.success() || tally.failed > 0, "{shown}: {status}");
+    Ok(tally)
 }
 
 /// The command as one would type it.

@@ -137,9 +137,9 @@ fn source() -> Result<(String, Source)> {
 
 /// Debian's source, fetched unless an earlier run did, and anew when that was for another toolchain.
 fn debian(nightly: &str, release: &str) -> Result<Source> {
-    let mut kept = made(&Cache::new(FOLDER, false)?.folder(&RUST_SRC)?)?;
+    let mut kept = made(&Cache::new(PART, false)?.folder(&RUST_SRC)?)?;
     if !fits(&kept.version, release) {
-        kept = made(&Cache::new(FOLDER, true)?.folder(&RUST_SRC)?)?;
+        kept = made(&Cache::new(PART, true)?.folder(&RUST_SRC)?)?;
     }
     ensure!(
         fits(&kept.version, release),
@@ -193,8 +193,10 @@ const OURS: [&str; 7] = [
     "RUSTFLAGS",
 ];
 
-/// The folder in the cache, and what is in it.
-const FOLDER: &str = "rust";
+/// The part of the cache for what Rust is built from.
+pub(crate) const PART: &str = "rust";
+
+/// What is in the folder of the source.
 const VERSION: &str = "version";
 const LIBRARY: &str = "library";
 

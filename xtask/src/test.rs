@@ -4,14 +4,13 @@
 //!
 //! Deliberately absent: measurements. `cargo xtask bench` makes them, and nothing fails by them.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{self, Tally, cargo, workspace};
-use crate::{capi, fuzz, panic_free, vm};
+use crate::{capi, cross, fuzz, panic_free, vm};
 
 /// Options of the task.
 #[derive(clap::Args)]
@@ -22,6 +21,9 @@ pub(crate) struct Options {
     /// Leave the fuzz targets out
     #[arg(long)]
     skip_fuzz: bool,
+    /// Leave the builds and tests for other machines out
+    #[arg(long)]
+    skip_cross: bool,
 }
 
 /// Runs all steps, prints their table and the sum of their tests; true when nothing failed.
@@ -59,6 +61,9 @@ fn steps(options: &Options) -> Vec<Step> {
         ("C interface", Box::new(|| capi::run(&capi::Options::default()))),
         ("documentation", Box::new(|| check(&["doc", "--workspace", "--all-features", "--no-deps"]))),
     ];
+    if !options.skip_cross {
+        steps.push(("other machines", Box::new(|| cross::run(&cross::Options::default()))));
+    }
     if !options.skip_fuzz {
         steps.push(("fuzzing", Box::new(|| fuzz::run(&fuzz::Options::default()))));
     }
@@ -127,18 +132,7 @@ fn fuzz_lints() -> Result<Tally> {
 
 /// Runs tests and adds up their `test result:` lines; a build that fails is an error.
 fn tests(arguments: &[&str]) -> Result<Tally> {
-    let mut command = command_of(arguments)?;
-    let mut child = command.stdout(Stdio::piped()).spawn()?;
-    let mut tally = Tally::default();
-    for line in BufReader::new(child.stdout.take().context("the output is piped")?).lines() {
-        let line = line?;
-        println!("{line}");
-        let result = line.starts_with("test result:").then(|| Tally::parse(&line)).flatten();
-        tally = [tally].into_iter().chain(result).sum();
-    }
-    let status = child.wait()?;
-    ensure!(status.success() || tally.failed > 0, "{}: {status}", command::show(&command));
-    Ok(tally)
+    command::tests(&mut command_of(arguments)?)
 }
 
 fn command_of(arguments: &[&str]) -> Result<Command> {
