@@ -209,7 +209,6 @@ fn build_for(target: &str) -> Result<()> {
     let (mut command, how) = sysroot::cargo("build", target, Crates::Core)?;
     command.current_dir(workspace()?.join(LIBRARY));
     command.args(["--release", "--locked", "--target-dir"]).arg(folder()?);
-    command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s");
     step(&format!("building the library for {target}, {how}"), || output(&mut command))?;
     let object = Own::read(&folder()?.join(target).join("release").join(ARCHIVE))?;
     println!(

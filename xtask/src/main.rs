@@ -3,6 +3,7 @@
 //! Deliberately absent: the library itself. Tasks run commands and read their output.
 
 mod apt;
+mod bare;
 mod bench;
 mod cache;
 mod capi;
@@ -10,6 +11,7 @@ mod command;
 mod cross;
 mod fuzz;
 mod panic_free;
+mod size;
 mod sysroot;
 mod test;
 mod vm;
@@ -31,7 +33,7 @@ enum Task {
     /// Run every check of the project and report all failures at once
     Test(test::Options),
     /// Prove that no exported path of core can panic
-    PanicFree,
+    PanicFree(panic_free::Options),
     /// Give hostile bytes to every decoder and to whole sessions
     Fuzz(fuzz::Options),
     /// Build the crates for other machines, and run the test suites on two of them
@@ -40,6 +42,8 @@ enum Task {
     Capi(capi::Options),
     /// Boot a Linux kernel with a migratable device under QEMU and test there
     Vm(vm::Options),
+    /// Measure core's code, sessions and stacks on bare machines, and hold them against their budgets
+    Size(size::Options),
     /// Measure what core's path costs, beside a bare loop of read and write
     Bench(bench::Options),
 }
@@ -47,9 +51,10 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Test(options) => test::run(&options),
-        Task::PanicFree => panic_free::run().map(|()| true),
+        Task::PanicFree(options) => panic_free::run(&options).map(|tally| tally.all_passed()),
         Task::Fuzz(options) => fuzz::run(&options).map(|tally| tally.all_passed()),
         Task::Cross(options) => cross::run(&options).map(|tally| tally.all_passed()),
+        Task::Size(options) => size::run(&options).map(|tally| tally.all_passed()),
         Task::Bench(options) => bench::run(&options).map(|()| true),
         Task::Capi(options) => capi::run(&options).map(|tally| tally.all_passed()),
         Task::Vm(options) => vm::run(&options).map(|tally| tally.all_passed()),

@@ -1,49 +1,118 @@
-//! `cargo xtask panic-free`: the proof that no exported path of core can panic.
+//! `cargo xtask panic-free`: the proof that no exported path of core can panic, or wants memory of an allocator.
 //!
 //! `tests/panic_free` is a static library with one export for each way into core and a panic handler that calls a
 //! function which nobody defines. It is linked with all unused code left out, so the link fails exactly when an export
-//! can reach a panic. That the link can fail is shown each time, with an export that holds an index out of bounds. A
-//! public function of core that no export calls is an error.
+//! can reach a panic. Nobody defines an allocator either, and for bare machines the crate `alloc` is not even built. That
+//! the link can fail is shown each time, with an export that holds an index out of bounds. A public function of core that
+//! no export calls is an error.
+//!
+//! It is linked for this machine and for [bare ones](TARGETS), there as quick and as small code. In small code Rust's own
+//! printing of numbers keeps checks that the compiler does not see through, so exports that print are left out there.
 //!
 //! Deliberately absent: Rust's overflow checks, which the library is built without, as a release is.
 
+mod linker;
 mod surface;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use object::{Object as _, ObjectSymbol as _};
 
-use crate::command::{self, cargo, output, target, workspace};
+use self::linker::{Linker, PANIC};
+use crate::bare::{self, Level, TARGETS};
+use crate::command::{Tally, cargo, output, target, workspace};
 
-/// Proves that no export can panic, then that the proof can fail.
-pub(crate) fn run() -> Result<()> {
+/// Options of the task.
+#[derive(Debug, Default, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Options {
+    /// Leave the bare machines out: seconds instead of minutes
+    #[arg(long)]
+    host: bool,
+    /// Prove it for this machine alone; may be given several times
+    #[arg(long, value_parser = TARGETS, conflicts_with = "host")]
+    target: Vec<String>,
+}
+
+/// Proves for each machine that no export can panic, and that the proof can fail. Each way of making code for a machine
+/// counts as a test.
+pub(crate) fn run(options: &Options) -> Result<Tally> {
     let source = surface::source(&workspace()?.join(LIBRARY).join("src"))?;
     surface::check(&source, &surface::source(&workspace()?.join("core/src"))?)?;
     let exports = exports(&source)?;
     let linker = Linker::find()?;
-    let library = build(&linker.host, &[])?;
-    prove(&linker, &library, &exports)?;
-    println!("{} exports of core are linked, none can reach a panic", exports.len());
-    let library = build(&linker.host, &["--features", "control"])?;
-    refute(&linker, &library)?;
-    println!("the negative control, an index that can fail, is refused by the linker as it must be");
-    Ok(())
+    let mut tally = Tally::default();
+    if options.target.is_empty() {
+        let proved = build(&linker.host).and_then(|library| prove(&linker, &library, &exports, &MEMORY));
+        tally += told(&format!("{}, opt-level 3", linker.host), proved);
+    }
+    let wanted =
+        |target: &&str| options.target.is_empty() || options.target.iter().any(|name| name == target);
+    for target in TARGETS.into_iter().filter(|target| !options.host && wanted(target)) {
+        for level in Level::ALL {
+            let fits: Vec<String> = exports.iter().filter(|export| level.proves(export)).cloned().collect();
+            let proved = library(target, level).and_then(|library| prove(&linker, &library, &fits, &[]));
+            tally += told(&format!("{target}, opt-level {}", level.name()), proved);
+        }
+    }
+    Ok(tally)
 }
 
-/// The folder that the proof is built in.
+/// The folder that the proof for this machine is built in.
 pub(crate) fn folder() -> Result<PathBuf> {
     Ok(target()?.join("panic-free"))
 }
 
-/// Links all exports at once and looks each up in the linked program; where that fails, names those that can panic.
-fn prove(linker: &Linker, library: &Path, exports: &[String]) -> Result<()> {
+/// The exports that call nothing of their caller's, linked for a bare machine with relocations: the program, and their
+/// names.
+pub(crate) fn closed(target: &str, level: Level) -> Result<(PathBuf, Vec<String>)> {
+    let mut exports = exports(&surface::source(&workspace()?.join(LIBRARY).join("src"))?)?;
+    exports.retain(|export| !OPEN.iter().any(|open| export.starts_with(open)));
+    let library = library(target, level)?;
+    let program = library.with_extension("closed");
+    linked(&library, &exports, &program)?;
+    Ok((program, exports))
+}
+
+/// One of the negative controls, linked for a bare machine with relocations.
+pub(crate) fn control(target: &str, level: Level, name: &str) -> Result<PathBuf> {
+    let library = library(target, level)?;
+    let program = library.with_extension(name);
+    linked(&library, &[name.to_owned()], &program)?;
+    Ok(program)
+}
+
+fn linked(library: &Path, exports: &[String], program: &Path) -> Result<()> {
+    let refused = Linker::find()?.link(library, exports, &[], program)?.err();
+    refused.map_or(Ok(()), |refused| bail!("cannot link {}:\n{}", program.display(), refused.message))
+}
+
+/// The library for a bare machine.
+fn library(target: &str, level: Level) -> Result<PathBuf> {
+    Ok(bare::build(LIBRARY, target, level)?.join(ARCHIVE))
+}
+
+/// Prints how a proof ended.
+fn told(machine: &str, proved: Result<usize>) -> Tally {
+    match proved {
+        Ok(count) => println!("  ok {machine}: {count} exports of core can reach no panic, the control can"),
+        Err(error) => {
+            println!("  not ok {machine}: {error:#}");
+            return Tally { passed: 0, failed: 1 };
+        }
+    }
+    Tally { passed: 1, failed: 0 }
+}
+
+/// Links all exports at once and looks each up in the linked program; where that fails, names those that can panic. Then
+/// shows that the link can fail.
+fn prove(linker: &Linker, library: &Path, exports: &[String], known: &[&str]) -> Result<usize> {
     let program = library.with_extension("proof");
-    if let Err(undefined) = linker.link(library, exports, &program)? {
-        let culprits = culprits(linker, library, exports)?;
+    if let Err(undefined) = linker.link(library, exports, known, &program)? {
+        let culprits = culprits(linker, library, exports, known)?;
         ensure!(!culprits.is_empty(), "the exports of core can't be linked:\n{}", undefined.message);
         bail!("{} of {} exports can panic: {}", culprits.len(), exports.len(), culprits.join(", "));
     }
@@ -52,18 +121,26 @@ fn prove(linker: &Linker, library: &Path, exports: &[String]) -> Result<()> {
         let size = symbols.get(export).with_context(|| format!("{export} is not in the linked program"))?;
         ensure!(*size > 0, "{export} is empty in the linked program");
     }
-    let panics: Vec<&String> =
-        symbols.keys().filter(|name| name.contains("panicking") || *name == PANIC).collect();
-    ensure!(panics.is_empty(), "the linked program holds the code of a panic: {panics:?}");
-    Ok(())
+    for (what, marks) in [("a panic", &["panicking", PANIC][..]), ("an allocator", &ALLOCATOR)] {
+        let found: Vec<&String> =
+            symbols.keys().filter(|name| marks.iter().any(|mark| name.contains(mark))).collect();
+        ensure!(found.is_empty(), "the linked program holds the code of {what}: {found:?}");
+    }
+    refute(linker, library, known)?;
+    Ok(exports.len())
 }
 
 /// The exports that the linker refuses one by one because of a panic.
-fn culprits<'e>(linker: &Linker, library: &Path, exports: &'e [String]) -> Result<Vec<&'e str>> {
+fn culprits<'e>(
+    linker: &Linker,
+    library: &Path,
+    exports: &'e [String],
+    known: &[&str],
+) -> Result<Vec<&'e str>> {
     let program = library.with_extension("alone");
     let mut culprits = Vec::new();
     for export in exports {
-        let alone = linker.link(library, std::slice::from_ref(export), &program)?;
+        let alone = linker.link(library, std::slice::from_ref(export), known, &program)?;
         if alone.is_err_and(|undefined| undefined.is_panic()) {
             culprits.push(export.as_str());
         }
@@ -72,9 +149,9 @@ fn culprits<'e>(linker: &Linker, library: &Path, exports: &'e [String]) -> Resul
 }
 
 /// Links the negative control, which must fail, and for no other reason than its panic.
-fn refute(linker: &Linker, library: &Path) -> Result<()> {
+fn refute(linker: &Linker, library: &Path, known: &[&str]) -> Result<()> {
     let program = library.with_extension("control");
-    match linker.link(library, &[CONTROL.into()], &program)? {
+    match linker.link(library, &[CONTROL.into()], known, &program)? {
         Ok(()) => bail!("{CONTROL} can panic and was linked all the same: the proof proves nothing"),
         Err(undefined) if undefined.is_panic() => Ok(()),
         Err(undefined) => bail!("{CONTROL} was refused for another reason:\n{}", undefined.message),
@@ -86,7 +163,7 @@ fn exports(source: &str) -> Result<Vec<String>> {
     let mut names: Vec<String> = source.lines().filter_map(export_of).collect();
     let marked = source.lines().filter(|line| line.starts_with("#[unsafe(no_mangle)]")).count();
     ensure!(names.len() == marked, "{marked} exports, names of {names:?}");
-    names.retain(|name| name != CONTROL);
+    names.retain(|name| !name.starts_with(CONTROL));
     names.sort();
     ensure!(!names.is_empty(), "no export in {LIBRARY}");
     Ok(names)
@@ -99,67 +176,24 @@ fn export_of(line: &str) -> Option<String> {
     name.starts_with("proof_").then(|| name.to_owned())
 }
 
-/// Builds the library and returns its archive.
-fn build(host: &str, features: &[&str]) -> Result<PathBuf> {
+/// Builds the library for this machine and returns its archive.
+fn build(host: &str) -> Result<PathBuf> {
     let folder = folder()?;
     let mut command = cargo();
     command
         .current_dir(workspace()?.join(LIBRARY))
         .args(["build", "--quiet", "--release", "--target", host, "--target-dir"])
         .arg(&folder)
-        .args(features)
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
     output(&mut command)?;
-    Ok(folder.join(host).join("release").join("libpanic_free.a"))
+    Ok(folder.join(host).join("release").join(ARCHIVE))
 }
 
-/// The linker that comes with the toolchain.
-struct Linker {
-    host: String,
-    path: PathBuf,
-}
-
-impl Linker {
-    fn find() -> Result<Self> {
-        let rustc = || Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
-        let host = output(rustc().args(["--print", "host-tuple"]))?.trim().to_owned();
-        let sysroot = PathBuf::from(output(rustc().args(["--print", "sysroot"]))?.trim());
-        let path = sysroot.join("lib/rustlib").join(&host).join("bin/rust-lld");
-        ensure!(
-            path.is_file(),
-            "the toolchain has no {}; rustup's toolchains bring it, some distributions' leave it out",
-            path.display()
-        );
-        Ok(Self { host, path })
-    }
-
-    /// Links `library` with nothing but what `exports` reach; the inner error is the linker's refusal.
-    fn link(&self, library: &Path, exports: &[String], program: &Path) -> Result<Result<(), Undefined>> {
-        let mut command = Command::new(&self.path);
-        command.args(["-flavor", "gnu", "--gc-sections", "--error-limit=0", "-o"]).arg(program);
-        command.args(["-e", "0"]);
-        command.args(MEMORY.iter().map(|name| format!("--defsym={name}=0")));
-        command.args(exports.iter().flat_map(|name| ["-u", name]));
-        let output = command
-            .arg(library)
-            .output()
-            .with_context(|| format!("cannot run {}", command::show(&command)))?;
-        let message = String::from_utf8_lossy(&output.stderr).into_owned();
-        Ok(if output.status.success() { Ok(()) } else { Err(Undefined { message }) })
-    }
-}
-
-/// The linker's refusal.
-struct Undefined {
-    message: String,
-}
-
-impl Undefined {
-    /// Whether the panic is the only thing that is missing.
-    fn is_panic(&self) -> bool {
-        let mut errors = self.message.lines().filter(|line| line.contains("error:")).peekable();
-        errors.peek().is_some() && errors.all(|line| line.ends_with(&format!("undefined symbol: {PANIC}")))
+impl Level {
+    /// Whether an export can be proved in such code.
+    fn proves(self, export: &str) -> bool {
+        self == Self::Quick || !export.starts_with(PRINTS)
     }
 }
 
@@ -174,15 +208,29 @@ fn symbols(program: &Path) -> Result<BTreeMap<String, u64>> {
     Ok(symbols)
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask panic-free                                 this machine and all bare ones
+  cargo xtask panic-free --host                          this machine alone
+  cargo xtask panic-free --target thumbv7em-none-eabihf  a Cortex-M4";
+
 const LIBRARY: &str = "tests/panic_free";
+const ARCHIVE: &str = "libpanic_free.a";
 
-/// What the panic handler calls.
-const PANIC: &str = "a_panic_can_be_reached";
-
-/// The export that can panic, there with the feature `control` only.
+/// The export that can panic; the other controls' names begin like it.
 const CONTROL: &str = "proof_control";
 
-/// Functions that the compiler takes for granted. None can panic; the program never runs, so an address will do.
+/// How the names of exports begin that print.
+const PRINTS: &str = "proof_show_";
+
+/// How the names of exports begin that call what their caller hands over: a place to print, a device, a link, a closure.
+const OPEN: [&str; 4] = [PRINTS, "proof_source_drive", "proof_destination_drive", "proof_fleet_report"];
+
+/// Parts of names that only code of an allocator has: Rust's entries to one, and the crate `alloc`.
+const ALLOCATOR: [&str; 3] = ["__rust_alloc", "__rust_dealloc", "5alloc"];
+
+/// Functions that the compiler takes for granted, and that this machine has from its C library. None can panic; the
+/// program never runs, so an address will do. For bare machines they are Rust's own, and linked.
 const MEMORY: [&str; 5] = ["memcpy", "memmove", "memset", "memcmp", "bcmp"];
 
 #[cfg(test)]
@@ -198,14 +246,8 @@ mod tests {
     }
 
     #[test]
-    fn refusal_is_a_panic_only_when_nothing_else_is_missing() {
-        let refusal = |names: &[&str]| {
-            let lines =
-                names.iter().map(|name| format!("rust-lld: error: undefined symbol: {name}\n>>> by x\n"));
-            Undefined { message: lines.collect() }
-        };
-        assert!(refusal(&[PANIC]).is_panic());
-        assert!(!refusal(&[PANIC, "malloc"]).is_panic());
-        assert!(!refusal(&[]).is_panic());
+    fn controls_are_no_exports() {
+        let source = "#[unsafe(no_mangle)]\nfn proof_a() {\n#[unsafe(no_mangle)]\nfn proof_control_b() {";
+        assert_eq!(exports(source).unwrap(), ["proof_a"]);
     }
 }

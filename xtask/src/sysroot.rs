@@ -58,6 +58,11 @@ pub(crate) fn cargo(subcommand: &str, target: &str, crates: Crates) -> Result<(C
         let command = set_up(command::cargo(), subcommand, target)?;
         return Ok((command, How::Installed));
     }
+    cargo_from_source(subcommand, target, crates)
+}
+
+/// As [`cargo`], but with the library built from source also where one is installed: by the same options as the rest.
+pub(crate) fn cargo_from_source(subcommand: &str, target: &str, crates: Crates) -> Result<(Command, How)> {
     let (nightly, source) = source().with_context(|| {
         format!(
             "there is no standard library for {target}: install it (rustup target add {target}), \

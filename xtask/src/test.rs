@@ -57,7 +57,7 @@ fn steps(options: &Options) -> Vec<Step> {
             "doc tests",
             Box::new(|| tests(&["test", "--workspace", "--all-features", "--doc", "--no-fail-fast"])),
         ),
-        ("no panic", Box::new(|| panic_free::run().map(|()| PASSED))),
+        ("no panic", Box::new(|| panic_free::run(&panic_free::Options::default()))),
         ("C interface", Box::new(|| capi::run(&capi::Options::default()))),
         ("documentation", Box::new(|| check(&["doc", "--workspace", "--all-features", "--no-deps"]))),
     ];

@@ -83,13 +83,22 @@ pub struct Destination<'b> {
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Idle(DestinationPhase),
-    SetState { state: State, then: DestinationPhase },
+    SetState(Goal),
     RecvWord { have: usize },
     RecvData { left: u64 },
     WriteData { from: usize, to: usize },
     RecvConfig,
     Recover { state: State, cause: Cause },
     Reset { cause: Cause },
+}
+
+/// Where an order brings the device.
+#[derive(Clone, Copy, Debug)]
+enum Goal {
+    Resuming,
+    Stopped,
+    RunningP2p,
+    Running,
 }
 
 impl<'b> Destination<'b> {
@@ -122,7 +131,7 @@ impl<'b> Destination<'b> {
     /// [`Misuse::WrongOrder`] unless the phase is [`DestinationPhase::Ready`].
     pub fn resume(&mut self) -> Result<(), Misuse> {
         let DestinationPhase::Ready(_) = self.idle()? else { return Err(Misuse::WrongOrder) };
-        self.go(Step::SetState { state: State::Resuming, then: DestinationPhase::Resuming });
+        self.go(Step::SetState(Goal::Resuming));
         Ok(())
     }
 
@@ -143,7 +152,7 @@ impl<'b> Destination<'b> {
     /// [`Misuse::WrongOrder`] unless the phase is [`DestinationPhase::Resuming`] or [`DestinationPhase::Section`].
     pub fn stop(&mut self) -> Result<(), Misuse> {
         self.resuming()?;
-        self.go(Step::SetState { state: State::Stop, then: DestinationPhase::Stopped });
+        self.go(Step::SetState(Goal::Stopped));
         Ok(())
     }
 
@@ -157,7 +166,7 @@ impl<'b> Destination<'b> {
         if !self.features.p2p {
             return Err(Misuse::NoState(State::RunningP2p));
         }
-        self.go(Step::SetState { state: State::RunningP2p, then: DestinationPhase::RunningP2p });
+        self.go(Step::SetState(Goal::RunningP2p));
         Ok(())
     }
 
@@ -169,7 +178,7 @@ impl<'b> Destination<'b> {
         let (DestinationPhase::Stopped | DestinationPhase::RunningP2p) = self.idle()? else {
             return Err(Misuse::WrongOrder);
         };
-        self.go(Step::SetState { state: State::Running, then: DestinationPhase::Running });
+        self.go(Step::SetState(Goal::Running));
         Ok(())
     }
 
@@ -189,7 +198,7 @@ impl<'b> Destination<'b> {
                 | DestinationPhase::RunningP2p
                 | DestinationPhase::Running,
             )
-            | Step::SetState { .. }
+            | Step::SetState(_)
             | Step::RecvWord { .. }
             | Step::RecvData { .. }
             | Step::WriteData { .. }
@@ -208,7 +217,8 @@ impl<'b> Destination<'b> {
         self.asked = true;
         match self.step {
             Step::Idle(phase) => DestinationEffect::Idle(phase),
-            Step::SetState { state, .. } | Step::Recover { state, .. } => DestinationEffect::SetState(state),
+            Step::SetState(goal) => DestinationEffect::SetState(goal.state()),
+            Step::Recover { state, .. } => DestinationEffect::SetState(state),
             Step::RecvWord { have } => {
                 DestinationEffect::Recv(self.buffer.get_mut(have..WORD).unwrap_or_default())
             }
@@ -230,9 +240,9 @@ impl<'b> Destination<'b> {
             return Err(Misuse::WrongDone);
         }
         match self.step {
-            Step::SetState { state, then } => {
+            Step::SetState(goal) => {
                 let DestinationDone::SetState(result) = done else { return Err(Misuse::WrongDone) };
-                Ok(self.set(state, then, result))
+                Ok(self.set(goal, result))
             }
             Step::RecvWord { have } => {
                 let DestinationDone::Recv(result) = done else { return Err(Misuse::WrongDone) };
@@ -262,9 +272,10 @@ impl<'b> Destination<'b> {
         }
     }
 
-    fn set(&mut self, state: State, then: DestinationPhase, result: Result<(), Code>) -> Event {
+    fn set(&mut self, goal: Goal, result: Result<(), Code>) -> Event {
+        let state = goal.state();
         self.go(match result {
-            Ok(()) => Step::Idle(then),
+            Ok(()) => Step::Idle(goal.phase()),
             Err(code) => {
                 let cause = Cause::Refused { state, code };
                 match after_refusal(state, self.came_from, false) {
@@ -383,8 +394,8 @@ impl<'b> Destination<'b> {
         self.asked = false;
     }
 
-    fn idle(&self) -> Result<DestinationPhase, Misuse> {
-        if let Step::Idle(phase) = self.step { Ok(phase) } else { Err(Misuse::WrongOrder) }
+    fn idle(&self) -> Result<&DestinationPhase, Misuse> {
+        if let Step::Idle(phase) = &self.step { Ok(phase) } else { Err(Misuse::WrongOrder) }
     }
 
     fn resuming(&self) -> Result<(), Misuse> {
@@ -395,6 +406,26 @@ impl<'b> Destination<'b> {
             | DestinationPhase::RunningP2p
             | DestinationPhase::Running
             | DestinationPhase::Failed(_) => Err(Misuse::WrongOrder),
+        }
+    }
+}
+
+impl Goal {
+    const fn state(self) -> State {
+        match self {
+            Self::Resuming => State::Resuming,
+            Self::Stopped => State::Stop,
+            Self::RunningP2p => State::RunningP2p,
+            Self::Running => State::Running,
+        }
+    }
+
+    const fn phase(self) -> DestinationPhase {
+        match self {
+            Self::Resuming => DestinationPhase::Resuming,
+            Self::Stopped => DestinationPhase::Stopped,
+            Self::RunningP2p => DestinationPhase::RunningP2p,
+            Self::Running => DestinationPhase::Running,
         }
     }
 }

@@ -256,34 +256,31 @@ impl<'n, const N: usize> Fleet<'n, N> {
 
     fn verdict(&self, index: usize, order: Order) -> Verdict {
         let Some(member) = self.members.get(index) else { return Verdict::Wait };
-        let all = |fits: fn(&Member<'_>) -> bool| {
-            let mut others = self.members.iter().enumerate().filter(|&(other, _)| other != index);
-            let fit = others.all(|(_, other)| other.stand == Stand::Lost || fits(other));
-            if fit { Verdict::Go } else { Verdict::Wait }
-        };
+        let go_if = |fits: bool| if fits { Verdict::Go } else { Verdict::Wait };
+        let mut others = self.others(index);
         // The device of a paused machine can't go back to STOP while another one runs already.
         let runs_on = order == Order::Run
             && self.runs
             && member.may_run_on()
-            && all(|other| !other.may_be_still()) == Verdict::Go;
+            && self.others(index).all(|other| !other.may_be_still());
         if self.going_back && order != Order::Cancel && !runs_on {
             return Verdict::GoBack;
         }
         match order {
             Order::Quiesce | Order::Stop | Order::Cancel if self.committed => Verdict::Done,
-            Order::Cancel => all(|other| other.stand == other.home || !other.may_be_still()),
+            Order::Cancel => go_if(others.all(|other| other.stand == other.home || !other.may_be_still())),
             Order::Quiesce if self.is_alone() || member.stand != Stand::Active => Verdict::Done,
             Order::Quiesce => Verdict::Go,
             Order::Stop if member.stand == Stand::Still => Verdict::Done,
             Order::Stop if !self.is_alone() && member.stand == Stand::Active => Verdict::Wait,
-            Order::Stop => all(|other| other.stand != Stand::Active),
+            Order::Stop => go_if(others.all(|other| other.stand != Stand::Active)),
             Order::Finish if member.stand == Stand::Settled => Verdict::Done,
-            Order::Finish => all(|other| other.is_still()),
+            Order::Finish => go_if(others.all(Member::is_still)),
             Order::RunP2p if self.is_alone() || member.stand == Stand::Quiet => Verdict::Done,
-            Order::RunP2p => all(|other| matches!(other.stand, Stand::Settled | Stand::Quiet)),
+            Order::RunP2p => go_if(others.all(|other| matches!(other.stand, Stand::Settled | Stand::Quiet))),
             Order::Run if member.stand == Stand::Active => Verdict::Done,
             Order::Run if !self.is_alone() && member.stand != Stand::Quiet => Verdict::Wait,
-            Order::Run => all(|other| matches!(other.stand, Stand::Quiet | Stand::Active)),
+            Order::Run => go_if(others.all(|other| matches!(other.stand, Stand::Quiet | Stand::Active))),
         }
     }
 
@@ -304,6 +301,12 @@ impl<'n, const N: usize> Fleet<'n, N> {
     /// Each device's name, and how it failed where it did: where it stands is in there.
     pub fn report(&self) -> impl Iterator<Item = (&'n str, Option<Failure>)> {
         self.members.iter().map(|member| (member.name, member.failure))
+    }
+
+    /// The other devices that still count.
+    fn others(&self, index: usize) -> impl Iterator<Item = &Member<'n>> {
+        let others = self.members.iter().enumerate().filter(move |&(other, _)| other != index);
+        others.map(|(_, other)| other).filter(|other| other.stand != Stand::Lost)
     }
 
     fn is_alone(&self) -> bool {

@@ -188,14 +188,13 @@ impl fmt::Display for Forecast {
 /// stop that may take `downtime`.
 #[must_use]
 pub fn advise(devices: &[Remaining], link_rate: u64, downtime: Duration) -> Advice {
-    let sum = |of: fn(&Remaining) -> u64| devices.iter().map(of).fold(0, u64::saturating_add);
-    let bytes = sum(Remaining::at_stop);
-    let left = sum(|device| device.left.total());
-    let dirty_rate = sum(|device| device.dirty_rate);
+    let bytes = sum(devices, Remaining::at_stop);
+    let left = sum(devices, |device| device.left.total());
+    let dirty_rate = sum(devices, |device| device.dirty_rate);
     let stop = stop_time(devices, link_rate, Remaining::at_stop);
     let only_stop =
         stop_time(devices, link_rate, |device| device.at_stop().saturating_sub(device.left.total()));
-    let rate = slower(link_rate, sum(|device| device.rate));
+    let rate = slower(link_rate, sum(devices, |device| device.rate));
     let outrun = devices.iter().any(Remaining::is_outrun) || (link_rate > 0 && dirty_rate >= link_rate);
     let forecast = Forecast { bytes, left, rate, dirty_rate, stop, downtime };
     match stop {
@@ -276,10 +275,15 @@ impl Backoff {
     }
 }
 
+/// What `of` says of all devices together.
+fn sum(devices: &[Remaining], of: impl Fn(&Remaining) -> u64) -> u64 {
+    devices.iter().map(of).fold(0, u64::saturating_add)
+}
+
 /// How long it takes to move what `of` says of each device: over the link all of it, from each device its own. Where
 /// only the link's rate is known it stands for a device's too; where neither is, nothing can be said.
-fn stop_time(devices: &[Remaining], link_rate: u64, of: fn(&Remaining) -> u64) -> Option<Duration> {
-    let total = devices.iter().map(of).fold(0, u64::saturating_add);
+fn stop_time(devices: &[Remaining], link_rate: u64, of: impl Fn(&Remaining) -> u64) -> Option<Duration> {
+    let total = sum(devices, &of);
     let over_link = time(total, link_rate);
     if over_link.is_none() && devices.iter().any(|device| device.rate == 0 && of(device) > 0) {
         return None;

@@ -113,22 +113,20 @@ enum Step {
     Reset { cause: Cause },
 }
 
-/// What follows a step that went well.
-#[derive(Clone, Copy, Debug)]
+/// What follows a step that went well: the next step, or a phase by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
     ReadRest,
     SendConfig,
-    SendStart(Started),
+    SendStart,
     SendEmptyChunk,
-    PreCopy,
-    Idle(SourcePhase),
-}
-
-/// How a migration begins.
-#[derive(Clone, Copy, Debug)]
-enum Started {
+    Ready,
     SetUp,
     PreCopy,
+    Quiesced,
+    Copying,
+    Copied,
+    Stopped,
 }
 
 /// What a read is for.
@@ -175,7 +173,7 @@ impl<'b> Source<'b> {
     /// [`Misuse::WrongOrder`] unless the phase is [`SourcePhase::Ready`] in RUNNING or STOP, and for `pre_copy` in
     /// RUNNING: a stopped device can't enter PRE_COPY without running. [`Misuse::NoState`] where it has no PRE_COPY.
     pub fn setup(&mut self, pre_copy: bool) -> Result<(), Misuse> {
-        let SourcePhase::Ready(now) = self.idle()? else { return Err(Misuse::WrongOrder) };
+        let &SourcePhase::Ready(now) = self.idle()? else { return Err(Misuse::WrongOrder) };
         if now == State::RunningP2p || (pre_copy && now != State::Running) {
             return Err(Misuse::WrongOrder);
         }
@@ -184,10 +182,9 @@ impl<'b> Source<'b> {
         }
         self.chunk = Chunk::default();
         if pre_copy {
-            let then = Then::SendStart(Started::PreCopy);
-            self.go(Step::SetState { state: State::PreCopy, then });
+            self.go(Step::SetState { state: State::PreCopy, then: Then::SendStart });
         } else {
-            self.send_start(Started::SetUp);
+            self.send_start(Then::SetUp);
         }
         Ok(())
     }
@@ -209,14 +206,17 @@ impl<'b> Source<'b> {
     /// # Errors
     /// [`Misuse::WrongOrder`] unless the phase is [`SourcePhase::PreCopy`] or [`SourcePhase::Copying`].
     pub fn copy_chunk(&mut self) -> Result<(), Misuse> {
-        let phase = self.idle()?;
-        if let SourcePhase::PreCopy(_) = phase {
-            self.go(Step::ReadData(Reading::PreCopyChunk));
-        } else if phase == SourcePhase::Copying {
-            self.go(Step::ReadData(Reading::Chunk));
-        } else {
-            return Err(Misuse::WrongOrder);
-        }
+        let reading = match self.idle()? {
+            SourcePhase::PreCopy(_) => Reading::PreCopyChunk,
+            SourcePhase::Copying => Reading::Chunk,
+            SourcePhase::Ready(_)
+            | SourcePhase::SetUp
+            | SourcePhase::Quiesced
+            | SourcePhase::Copied
+            | SourcePhase::Stopped
+            | SourcePhase::Failed(_) => return Err(Misuse::WrongOrder),
+        };
+        self.go(Step::ReadData(reading));
         Ok(())
     }
 
@@ -227,17 +227,20 @@ impl<'b> Source<'b> {
     /// [`Misuse::WrongOrder`] unless the device runs and the phase is [`SourcePhase::SetUp`] or
     /// [`SourcePhase::PreCopy`]; [`Misuse::NoState`] where it has no P2P.
     pub fn quiesce(&mut self) -> Result<(), Misuse> {
-        let phase = self.idle()?;
-        let state = if let SourcePhase::PreCopy(_) = phase {
-            State::PreCopyP2p
-        } else if phase == SourcePhase::SetUp && self.at == State::Running {
-            State::RunningP2p
-        } else {
-            return Err(Misuse::WrongOrder);
+        let state = match self.idle()? {
+            SourcePhase::PreCopy(_) => State::PreCopyP2p,
+            SourcePhase::SetUp if self.at == State::Running => State::RunningP2p,
+            SourcePhase::Ready(_)
+            | SourcePhase::SetUp
+            | SourcePhase::Quiesced
+            | SourcePhase::Copying
+            | SourcePhase::Copied
+            | SourcePhase::Stopped
+            | SourcePhase::Failed(_) => return Err(Misuse::WrongOrder),
         };
         self.check(state)?;
         self.lockstep = true;
-        self.go(Step::SetState { state, then: Then::Idle(SourcePhase::Quiesced) });
+        self.go(Step::SetState { state, then: Then::Quiesced });
         Ok(())
     }
 
@@ -251,7 +254,7 @@ impl<'b> Source<'b> {
         let (SourcePhase::SetUp | SourcePhase::PreCopy(_) | SourcePhase::Quiesced) = self.idle()? else {
             return Err(Misuse::WrongOrder);
         };
-        self.go(Step::SetState { state: State::StopCopy, then: Then::Idle(SourcePhase::Copying) });
+        self.go(Step::SetState { state: State::StopCopy, then: Then::Copying });
         Ok(())
     }
 
@@ -260,13 +263,15 @@ impl<'b> Source<'b> {
     /// # Errors
     /// [`Misuse::WrongOrder`] unless the phase is [`SourcePhase::Copying`] or [`SourcePhase::Copied`].
     pub fn copy_rest(&mut self) -> Result<(), Misuse> {
-        let phase = self.idle()?;
-        if phase == SourcePhase::Copying {
-            self.go(Step::ReadData(Reading::Rest));
-        } else if phase == SourcePhase::Copied {
-            self.send_end();
-        } else {
-            return Err(Misuse::WrongOrder);
+        match self.idle()? {
+            SourcePhase::Copying => self.go(Step::ReadData(Reading::Rest)),
+            SourcePhase::Copied => self.send_end(),
+            SourcePhase::Ready(_)
+            | SourcePhase::SetUp
+            | SourcePhase::PreCopy(_)
+            | SourcePhase::Quiesced
+            | SourcePhase::Stopped
+            | SourcePhase::Failed(_) => return Err(Misuse::WrongOrder),
         }
         Ok(())
     }
@@ -289,7 +294,7 @@ impl<'b> Source<'b> {
     /// [`Misuse::WrongOrder`] unless the phase is [`SourcePhase::Copied`].
     pub fn finish(&mut self) -> Result<(), Misuse> {
         let SourcePhase::Copied = self.idle()? else { return Err(Misuse::WrongOrder) };
-        self.go(Step::SetState { state: State::Stop, then: Then::Idle(SourcePhase::Stopped) });
+        self.go(Step::SetState { state: State::Stop, then: Then::Stopped });
         Ok(())
     }
 
@@ -300,10 +305,7 @@ impl<'b> Source<'b> {
     pub fn run_p2p(&mut self) -> Result<(), Misuse> {
         let SourcePhase::Stopped = self.idle()? else { return Err(Misuse::WrongOrder) };
         self.check(State::RunningP2p)?;
-        self.go(Step::SetState {
-            state: State::RunningP2p,
-            then: Then::Idle(SourcePhase::Ready(State::RunningP2p)),
-        });
+        self.go(Step::SetState { state: State::RunningP2p, then: Then::Ready });
         Ok(())
     }
 
@@ -315,8 +317,7 @@ impl<'b> Source<'b> {
         let (SourcePhase::Stopped | SourcePhase::Ready(State::RunningP2p)) = self.idle()? else {
             return Err(Misuse::WrongOrder);
         };
-        let then = Then::Idle(SourcePhase::Ready(State::Running));
-        self.go(Step::SetState { state: State::Running, then });
+        self.go(Step::SetState { state: State::Running, then: Then::Ready });
         Ok(())
     }
 
@@ -466,7 +467,7 @@ impl<'b> Source<'b> {
             Reading::Rest => self.send(end, Then::ReadRest),
             Reading::Chunk => {
                 self.put(end, record::encode(Tag::EndOfState));
-                self.send(end.saturating_add(WORD), Then::Idle(SourcePhase::Copying));
+                self.send(end.saturating_add(WORD), Then::Copying);
             }
             Reading::PreCopyChunk => {
                 self.chunk.read(count);
@@ -486,20 +487,16 @@ impl<'b> Source<'b> {
         Tag::InitDataSent
     }
 
-    fn send_start(&mut self, started: Started) {
+    fn send_start(&mut self, then: Then) {
         self.put(0, record::encode(Tag::Setup));
         self.put(WORD, record::encode(Tag::EndOfState));
-        let then = match started {
-            Started::SetUp => Then::Idle(SourcePhase::SetUp),
-            Started::PreCopy => Then::PreCopy,
-        };
         self.send(2 * WORD, then);
     }
 
     /// Ends a payload after which all is copied.
     fn send_end(&mut self) {
         self.put(0, record::encode(Tag::EndOfState));
-        self.send(WORD, Then::Idle(SourcePhase::Copied));
+        self.send(WORD, Then::Copied);
     }
 
     fn send(&mut self, length: usize, then: Then) {
@@ -507,18 +504,24 @@ impl<'b> Source<'b> {
     }
 
     fn go_on(&mut self, then: Then) {
-        match then {
-            Then::ReadRest => self.go(Step::ReadData(Reading::Rest)),
-            Then::SendConfig => self.go(Step::SendConfig),
-            Then::SendStart(started) => self.send_start(started),
+        let phase = match then {
+            Then::ReadRest => return self.go(Step::ReadData(Reading::Rest)),
+            Then::SendConfig => return self.go(Step::SendConfig),
+            Then::SendStart => return self.send_start(Then::PreCopy),
             Then::SendEmptyChunk => {
                 let terminator = self.terminator();
                 self.put(0, record::encode(terminator));
-                self.send(WORD, Then::PreCopy);
+                return self.send(WORD, Then::PreCopy);
             }
-            Then::PreCopy => self.go(Step::Idle(SourcePhase::PreCopy(self.chunk))),
-            Then::Idle(phase) => self.go(Step::Idle(phase)),
-        }
+            Then::Ready => SourcePhase::Ready(self.at),
+            Then::SetUp => SourcePhase::SetUp,
+            Then::PreCopy => SourcePhase::PreCopy(self.chunk),
+            Then::Quiesced => SourcePhase::Quiesced,
+            Then::Copying => SourcePhase::Copying,
+            Then::Copied => SourcePhase::Copied,
+            Then::Stopped => SourcePhase::Stopped,
+        };
+        self.go(Step::Idle(phase));
     }
 
     fn go(&mut self, step: Step) {
@@ -526,8 +529,8 @@ impl<'b> Source<'b> {
         self.asked = false;
     }
 
-    fn idle(&self) -> Result<SourcePhase, Misuse> {
-        if let Step::Idle(phase) = self.step { Ok(phase) } else { Err(Misuse::WrongOrder) }
+    fn idle(&self) -> Result<&SourcePhase, Misuse> {
+        if let Step::Idle(phase) = &self.step { Ok(phase) } else { Err(Misuse::WrongOrder) }
     }
 
     fn check(&self, state: State) -> Result<(), Misuse> {

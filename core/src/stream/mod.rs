@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: a format of our own. Everything here is QEMU's, bit for bit.
 
+mod bytes;
 pub mod multifd;
 pub mod pci_config;
 pub mod record;

@@ -12,8 +12,7 @@
 
 use core::fmt;
 
-use byteorder::{BE, ByteOrder};
-
+use super::bytes::copy;
 use super::record::{self, Tag, WORD};
 
 mod receiver;
@@ -515,12 +514,12 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    BE::read_u32(&field::<4>(bytes, at))
+    u32::from_be_bytes(field(bytes, at))
 }
 
 fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
     if let Some(place) = out.get_mut(at..).and_then(|out| out.get_mut(..bytes.len())) {
-        place.copy_from_slice(bytes);
+        copy(place, bytes);
     }
 }
 

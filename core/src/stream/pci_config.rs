@@ -12,10 +12,9 @@
 
 use core::fmt;
 
-use byteorder::{BE, ByteOrder};
-
 use self::ramfb::{DISPLAY, Ramfb};
 use self::space::Space;
+use super::bytes::copy;
 use super::record::{self, Tag, WORD};
 
 pub mod bar;
@@ -240,8 +239,11 @@ impl<'a> Body<'a> {
     /// [`Error::Space`], [`Error::Table`], [`Error::Vectors`] and [`Error::Pending`] when they have none.
     pub fn layout(&self) -> Result<Layout, Error> {
         let got = self.space.len();
-        let space =
-            SpaceLength::ALL.into_iter().find(|space| space.bytes() == got).ok_or(Error::Space { got })?;
+        let space = SpaceLength::ALL
+            .iter()
+            .copied()
+            .find(|space| space.bytes() == got)
+            .ok_or(Error::Space { got })?;
         let got = self.msix_table.len();
         if !got.is_multiple_of(msi::ENTRY) {
             return Err(Error::Table { got });
@@ -296,7 +298,7 @@ impl<'a> Body<'a> {
     /// Another error when no body of this layout begins here.
     pub fn decode(layout: Layout, bytes: &'a [u8]) -> Result<(Self, usize), Error> {
         let version = bytes.first_chunk::<VERSION_LENGTH>().ok_or(Error::Short { wanted: VERSION_LENGTH })?;
-        let got = BE::read_u32(version);
+        let got = u32::from_be_bytes(*version);
         if got != VERSION {
             return Err(Error::Version { got });
         }
@@ -323,8 +325,8 @@ impl<'a> Body<'a> {
 /// The states of the pins, from their four numbers that begin at `offset`.
 fn interrupts_from(bytes: &[u8], offset: usize) -> Result<[bool; 4], Error> {
     let mut held = [false; 4];
-    for (at, (held, number)) in held.iter_mut().zip(bytes.chunks_exact(4)).enumerate() {
-        *held = match BE::read_u32(number) {
+    for (at, (held, number)) in held.iter_mut().zip(bytes.as_chunks().0).enumerate() {
+        *held = match u32::from_be_bytes(*number) {
             0 => false,
             1 => true,
             got => return Err(Error::Interrupt { offset: offset.saturating_add(at.saturating_mul(4)), got }),
@@ -337,12 +339,12 @@ fn end_of_state(word: &[u8; WORD], offset: usize) -> Result<(), Error> {
     if *word == record::encode(Tag::EndOfState) {
         return Ok(());
     }
-    Err(Error::Unterminated { offset, got: BE::read_u64(word) })
+    Err(Error::Unterminated { offset, got: u64::from_be_bytes(*word) })
 }
 
 /// Writes to the front of a buffer and leaves the rest; nothing where there is no room.
 fn put(out: &mut &mut [u8], bytes: &[u8]) -> Option<()> {
-    out.split_off_mut(..bytes.len())?.copy_from_slice(bytes);
+    copy(out.split_off_mut(..bytes.len())?, bytes);
     Some(())
 }
 

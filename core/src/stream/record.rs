@@ -10,31 +10,29 @@
 
 use core::fmt;
 
-use byteorder::{BE, ByteOrder};
-
-/// What a record is, its first eight bytes on the wire.
+/// What a record is, the last of its first eight bytes on the wire; [`Tag::raw`] has all eight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[repr(u64)]
+#[repr(u8)]
 pub enum Tag {
     /// Ends a payload.
     #[doc(alias = "VFIO_MIG_FLAG_END_OF_STATE")]
-    EndOfState = 0xffff_ffff_ef10_0001,
+    EndOfState = 1,
     /// The device's configuration: a body, then END_OF_STATE.
     #[doc(alias = "VFIO_MIG_FLAG_DEV_CONFIG_STATE")]
-    Config = 0xffff_ffff_ef10_0002,
+    Config = 2,
     /// The first record of a migration; END_OF_STATE must follow.
     #[doc(alias = "VFIO_MIG_FLAG_DEV_SETUP_STATE")]
-    Setup = 0xffff_ffff_ef10_0003,
+    Setup = 3,
     /// A length and that many bytes of the device's state.
     #[doc(alias = "VFIO_MIG_FLAG_DEV_DATA_STATE")]
-    Data = 0xffff_ffff_ef10_0004,
+    Data = 4,
     /// The source has sent all initial data. Ends a payload in the place of END_OF_STATE.
     #[doc(alias = "VFIO_MIG_FLAG_DEV_INIT_DATA_SENT")]
-    InitDataSent = 0xffff_ffff_ef10_0005,
+    InitDataSent = 5,
     /// The configuration that came by multifd may be loaded. Ends a payload in the place of END_OF_STATE.
     #[doc(alias = "VFIO_MIG_FLAG_DEV_CONFIG_LOAD_READY")]
-    ConfigLoadReady = 0xffff_ffff_ef10_0006,
+    ConfigLoadReady = 6,
 }
 
 impl Tag {
@@ -45,13 +43,13 @@ impl Tag {
     /// The tag with the number `raw`, or nothing where QEMU has none.
     #[must_use]
     pub fn from_raw(raw: u64) -> Option<Self> {
-        Self::ALL.into_iter().find(|tag| tag.raw() == raw)
+        Self::ALL.iter().copied().find(|tag| tag.raw() == raw)
     }
 
     /// The tag's number.
     #[must_use]
     pub const fn raw(self) -> u64 {
-        self as u64
+        MARK | self as u64
     }
 
     /// The name in QEMU's source without its prefix, for instance `DATA`.
@@ -74,6 +72,9 @@ impl fmt::Display for Tag {
     }
 }
 
+/// What all tags have in common; the lowest byte tells them apart.
+const MARK: u64 = 0xffff_ffff_ef10_0000;
+
 /// The bytes of a tag, and of a DATA record's length.
 pub const WORD: usize = 8;
 
@@ -83,17 +84,13 @@ pub const DATA_HEAD: usize = 2 * WORD;
 /// The bytes of a record that is a tag alone, every one but DATA.
 #[must_use]
 pub fn encode(tag: Tag) -> [u8; WORD] {
-    let mut bytes = [0; WORD];
-    BE::write_u64(&mut bytes, tag.raw());
-    bytes
+    tag.raw().to_be_bytes()
 }
 
 /// What stands before the `length` bytes of a DATA record.
 #[must_use]
 pub fn encode_data_head(length: u64) -> [u8; DATA_HEAD] {
-    let mut bytes = [0; DATA_HEAD];
-    BE::write_u64_into(&[Tag::Data.raw(), length], &mut bytes);
-    bytes
+    (u128::from(Tag::Data.raw()) << 64 | u128::from(length)).to_be_bytes()
 }
 
 /// What ended a payload.
@@ -240,7 +237,7 @@ impl Decoder {
     /// The word can't stand here; the decoder stays where it was. Without [`Wanted::Word`] the call changes nothing
     /// and says what the word would have been as a length.
     pub fn word(&mut self, bytes: [u8; WORD]) -> Result<Word, Error> {
-        let got = BE::read_u64(&bytes);
+        let got = u64::from_be_bytes(bytes);
         let offset = self.offset;
         let (place, word) = match self.place {
             Place::Tag => {

@@ -174,7 +174,7 @@ impl Kind {
     /// The kind with the number `raw`, or nothing where QEMU has none that may be sent.
     #[must_use]
     pub fn from_raw(raw: u16) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.raw() == raw)
+        Self::ALL.iter().copied().find(|kind| kind.raw() == raw)
     }
 
     /// The kind's number.

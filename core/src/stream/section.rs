@@ -11,7 +11,7 @@
 
 use core::fmt;
 
-use byteorder::{BE, ByteOrder};
+use super::bytes::copy;
 
 /// The first eight bytes of a stream: "QEVM" and version 3.
 pub const PREAMBLE: [u8; 8] = [0x51, 0x45, 0x56, 0x4d, 0, 0, 0, 3];
@@ -308,7 +308,7 @@ struct Put<'o> {
 impl Put<'_> {
     fn bytes(&mut self, bytes: &[u8]) -> Option<()> {
         let end = self.length.checked_add(bytes.len())?;
-        self.out.get_mut(self.length..end)?.copy_from_slice(bytes);
+        copy(self.out.get_mut(self.length..end)?, bytes);
         self.length = end;
         Some(())
     }
@@ -318,15 +318,11 @@ impl Put<'_> {
     }
 
     fn u16(&mut self, value: u16) -> Option<()> {
-        let mut bytes = [0; 2];
-        BE::write_u16(&mut bytes, value);
-        self.bytes(&bytes)
+        self.bytes(&value.to_be_bytes())
     }
 
     fn u32(&mut self, value: u32) -> Option<()> {
-        let mut bytes = [0; 4];
-        BE::write_u32(&mut bytes, value);
-        self.bytes(&bytes)
+        self.bytes(&value.to_be_bytes())
     }
 }
 
@@ -354,11 +350,11 @@ impl<'a> Take<'a> {
     }
 
     fn u16(&mut self) -> Result<u16, Error> {
-        Ok(BE::read_u16(&self.array::<2>()?))
+        self.array().map(u16::from_be_bytes)
     }
 
     fn u32(&mut self) -> Result<u32, Error> {
-        Ok(BE::read_u32(&self.array::<4>()?))
+        self.array().map(u32::from_be_bytes)
     }
 
     fn name(&mut self) -> Result<&'a [u8], Error> {

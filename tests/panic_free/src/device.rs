@@ -1,14 +1,12 @@
 //! `device`: what the kernel says.
 //!
-//! Deliberately absent: `uapi`'s structs and numbers, which hold no code.
+//! Deliberately absent: `uapi`'s structs and numbers, which hold no code, and `Display`, which is in `show.rs`.
 
 use vfio_migration_core::device::arc::{self, DataSession, LONGEST_PATH};
 use vfio_migration_core::device::dirty::{self, PageSize, Pieces, Runs};
 use vfio_migration_core::device::recover::{self, Recovery};
 use vfio_migration_core::device::uapi::{DmaLoggingRange, Feature, MigState};
 use vfio_migration_core::device::{Features, State};
-
-use core::fmt::{Display, Formatter};
 
 use heapless::Vec;
 
@@ -123,11 +121,6 @@ fn proof_dirty_runs<'b>(
 #[unsafe(no_mangle)]
 fn proof_dirty_runs_next(runs: &mut Runs<'_>) -> Option<DmaLoggingRange> {
     runs.next()
-}
-
-#[unsafe(no_mangle)]
-fn proof_dirty_show_error(error: &dirty::Error, f: &mut Formatter<'_>) -> core::fmt::Result {
-    error.fmt(f)
 }
 
 #[unsafe(no_mangle)]

@@ -4,7 +4,7 @@
 
 use core::fmt::{Display, Formatter, Result};
 
-use vfio_migration_core::device::{Features, State};
+use vfio_migration_core::device::{Features, State, dirty};
 use vfio_migration_core::session::event::Trace;
 use vfio_migration_core::session::fleet::Refused;
 use vfio_migration_core::session::precopy::{Advice, Forecast};
@@ -26,6 +26,11 @@ fn proof_show_state(state: &State, f: &mut Formatter<'_>) -> Result {
 #[unsafe(no_mangle)]
 fn proof_show_features(features: &Features, f: &mut Formatter<'_>) -> Result {
     features.fmt(f)
+}
+
+#[unsafe(no_mangle)]
+fn proof_show_dirty_error(error: &dirty::Error, f: &mut Formatter<'_>) -> Result {
+    error.fmt(f)
 }
 
 #[unsafe(no_mangle)]

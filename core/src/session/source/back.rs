@@ -49,7 +49,7 @@ impl Source<'_> {
 
     pub(super) fn refused(&mut self, state: State, then: Then, code: Code) {
         let cause = Cause::Refused { state, code };
-        let quiescing = matches!(then, Then::Idle(SourcePhase::Quiesced));
+        let quiescing = then == Then::Quiesced;
         self.go(match after_refusal(state, self.came_from, quiescing) {
             Recovery::SetState(state) => Step::Recover { state, cause },
             Recovery::Reset => Step::Reset { cause },

@@ -16,8 +16,6 @@
 
 use core::fmt;
 
-use byteorder::{BE, ByteOrder};
-
 use super::ramfb::{DISPLAY, DISPLAY_HEAD};
 use super::space::Space;
 use super::{INTERRUPTS_LENGTH, Layout, SpaceLength, VERSION, VERSION_LENGTH};
@@ -222,7 +220,7 @@ impl Finder {
     }
 
     fn version(&self) -> u32 {
-        self.head.first_chunk::<VERSION_LENGTH>().map_or(0, |bytes| BE::read_u32(bytes))
+        self.head.first_chunk::<VERSION_LENGTH>().map_or(0, |bytes| u32::from_be_bytes(*bytes))
     }
 
     fn other_version(&self) -> Error {

@@ -169,17 +169,25 @@ impl core::error::Error for Difference {}
 /// lists of capabilities in this order: see the [module](self).
 #[must_use]
 pub fn differs(saved: Space<'_>, own: Space<'_>) -> Option<Difference> {
-    let registers = Register::ALL.into_iter().find_map(|register| {
+    let registers = Register::ALL.iter().copied().find_map(|register| {
         let (wanted, got) = (register.read(own), register.read(saved));
         (wanted != got).then_some(Difference::Register { register, wanted, got })
     });
     registers
         .or_else(|| vectors_differ(saved, own))
-        .or_else(|| lists_differ(saved.capabilities(), own.capabilities()))
-        .or_else(|| lists_differ(saved.extended_capabilities(), own.extended_capabilities()))
+        .or_else(|| lists_differ(saved, own, Space::capabilities))
+        .or_else(|| lists_differ(saved, own, Space::extended_capabilities))
 }
 
-fn lists_differ(mut saved: Capabilities<'_>, mut own: Capabilities<'_>) -> Option<Difference> {
+// On its own, so that the walks along one list leave the stack before those along the other come: each has a map of where
+// it has been.
+#[inline(never)]
+fn lists_differ<'a>(
+    saved: Space<'a>,
+    own: Space<'a>,
+    list: impl Fn(Space<'a>) -> Capabilities<'a>,
+) -> Option<Difference> {
+    let (mut saved, mut own) = (list(saved), list(own));
     loop {
         let (wanted, got) = (own.next(), saved.next());
         if wanted != got {

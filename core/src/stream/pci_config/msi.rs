@@ -6,9 +6,8 @@
 
 use core::iter::FusedIterator;
 
-use byteorder::{ByteOrder, LE};
-
 use super::space::Space;
+use crate::stream::bytes::numbers;
 
 /// Bytes of an entry of the MSI-X table.
 #[doc(alias = "PCI_MSIX_ENTRY_SIZE")]
@@ -146,9 +145,7 @@ impl Iterator for Vectors<'_> {
         let index = self.index;
         self.index = index.checked_add(1)?;
         self.table = rest;
-        let mut words = [0; ENTRY / 4];
-        LE::read_u32_into(entry, &mut words);
-        let [low, high, data, control] = words;
+        let [low, high, data, control] = numbers(entry, u32::from_le_bytes);
         let bits = self.pending.get(usize::from(index / 8)).copied().unwrap_or_default();
         Some(Vector {
             index,

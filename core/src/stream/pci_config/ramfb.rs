@@ -5,9 +5,8 @@
 //!
 //! Deliberately absent: the picture. It is in the guest's memory.
 
-use byteorder::{BE, ByteOrder};
-
 use super::{Error, end_of_state, put};
+use crate::stream::bytes::numbers;
 use crate::stream::record::WORD;
 
 /// A framebuffer in the guest's memory, as the guest has set it up.
@@ -51,9 +50,7 @@ impl Ramfb {
     }
 
     fn from_bytes(bytes: &[u8; CFG]) -> Self {
-        let mut numbers = [0; CFG / 4];
-        BE::read_u32_into(bytes, &mut numbers);
-        let [high, low, fourcc, flags, width, height, stride] = numbers;
+        let [high, low, fourcc, flags, width, height, stride] = numbers(bytes, u32::from_be_bytes);
         let address = u64::from(high) << 32 | u64::from(low);
         Self { address, fourcc, flags, width, height, stride }
     }

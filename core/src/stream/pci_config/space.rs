@@ -8,8 +8,6 @@
 
 use core::fmt;
 
-use byteorder::{ByteOrder, LE};
-
 use super::bar::Bars;
 use super::capability::{Broken, Capabilities, Capability, Id, MSI, MSIX};
 use super::msi::{Msi, Msix};
@@ -194,7 +192,7 @@ impl<'a> Space<'a> {
     pub(super) fn u32(self, offset: u16) -> u32 {
         let behind = self.bytes.get(usize::from(offset)..).unwrap_or_default();
         match behind.first_chunk::<4>() {
-            Some(bytes) => LE::read_u32(bytes),
+            Some(bytes) => u32::from_le_bytes(*bytes),
             None => u32::from(self.u16(offset)) | u32::from(self.u16(offset.saturating_add(2))) << 16,
         }
     }

@@ -1,0 +1,253 @@
+//! A linked program as its file has it: sections, functions, frames, and who refers to whom.
+//!
+//! The linker was told to keep relocations (`--emit-relocs`) and the compiler to note each function's frame
+//! (`-Zemit-stack-sizes`). Each byte of the program belongs to one symbol or, where the compiler gave a constant no name,
+//! to its section.
+//!
+//! Deliberately absent: what a program does. Which sum over these facts means what is said where they are added up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use object::read::{Object, ObjectSection as _, ObjectSymbol as _};
+use object::{
+    Architecture, Relocation, RelocationFlags, RelocationTarget, SectionFlags, SectionKind, SymbolKind, elf,
+};
+
+use super::way::{Way, calls_itself};
+
+/// A linked program.
+#[derive(Debug)]
+pub(crate) struct Image {
+    pub(crate) machine: Architecture,
+    /// Sections that are loaded from the file, with their sizes.
+    pub(crate) sections: BTreeMap<String, u64>,
+    /// What has a name, by address.
+    pub(crate) symbols: Vec<Symbol>,
+    /// Functions whose address is taken, and who takes it.
+    pub(crate) taken: BTreeMap<String, String>,
+}
+
+/// A function, or data with a name.
+#[derive(Debug, Default)]
+pub(crate) struct Symbol {
+    pub(crate) name: String,
+    /// Its other names: of functions with the same code the compiler makes one.
+    pub(crate) aliases: BTreeSet<String>,
+    pub(crate) address: u64,
+    pub(crate) size: u64,
+    pub(crate) is_function: bool,
+    /// The frame of a function, in bytes, where the compiler noted one.
+    pub(crate) frame: Option<u64>,
+    /// The functions that it calls or goes on to, by their place in the list.
+    pub(crate) calls: BTreeSet<usize>,
+}
+
+impl Image {
+    /// Reads the program in a file.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let file = object::File::parse(&*bytes).with_context(|| format!("{} is no ELF", path.display()))?;
+        let machine = file.architecture();
+        let mut image = Self {
+            machine,
+            sections: sections(&file)?,
+            symbols: symbols(&file, machine == Architecture::Arm)?,
+            taken: BTreeMap::new(),
+        };
+        image.frames(&file).and_then(|()| image.references(&file)).and_then(|()| image.own_calls(&file))?;
+        Ok(image)
+    }
+
+    /// All bytes of code and constants.
+    pub(crate) fn size(&self) -> u64 {
+        self.sections.values().sum()
+    }
+
+    /// The bytes of code and constants that are in no symbol: constants without a name, and gaps.
+    pub(crate) fn nameless(&self) -> Result<u64> {
+        let named = self.symbols.iter().map(|symbol| symbol.size).sum();
+        self.size().checked_sub(named).context("the symbols are larger than the sections that they are in")
+    }
+
+    /// The place of a function in the list, by any of its names.
+    pub(crate) fn function(&self, name: &str) -> Option<usize> {
+        let is_named = |symbol: &Symbol| symbol.name == name || symbol.aliases.contains(name);
+        self.symbols.iter().position(|symbol| symbol.is_function && is_named(symbol))
+    }
+
+    /// Reads the compiler's notes: an address and a number of variable length for each function.
+    fn frames<'d>(&mut self, file: &impl Object<'d>) -> Result<()> {
+        let width = if file.is_64() { 8 } else { 4 };
+        for section in file.sections().filter(|section| section.name() == Ok(".stack_sizes")) {
+            let mut notes = section.data()?;
+            while let Some((address, rest)) = notes.split_at_checked(width) {
+                let mut wide = [0; 8];
+                wide[..width].copy_from_slice(address);
+                let address = even(u64::from_le_bytes(wide), self.machine);
+                let (frame, rest) = number(rest).context("the note of a frame is cut")?;
+                notes = rest;
+                if let Some(function) = self.at_start(address) {
+                    self.symbols[function].frame = Some(frame);
+                }
+            }
+            ensure!(notes.is_empty(), "{} bytes are left behind the notes of frames", notes.len());
+        }
+        Ok(())
+    }
+
+    /// Goes through what the linker resolved: who calls whom, and whose address is taken.
+    fn references<'d>(&mut self, file: &impl Object<'d>) -> Result<()> {
+        for section in file.sections().filter(|section| is_loaded(section.flags())) {
+            let (name, code) = (section.name()?, section.data()?);
+            if UNWINDING.contains(&name) {
+                continue;
+            }
+            for (place, relocation) in section.relocations() {
+                let RelocationFlags::Elf { r_type } = relocation.flags() else { continue };
+                let at = usize::try_from(place.wrapping_sub(section.address()))?;
+                let Some(way) = Way::of(self.machine, r_type, code, at) else { continue };
+                let Some(address) = target(file, &relocation, r_type)? else { continue };
+                let Some(to) = self.at_start(even(address, self.machine)) else { continue };
+                self.refer(way, place, to, name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn refer(&mut self, way: Way, place: u64, to: usize, section: &str) -> Result<()> {
+        match (way, self.around(place)) {
+            (Way::Jump, Some(from)) if from == to => {} // a loop
+            (Way::Call | Way::Jump, Some(from)) => {
+                self.symbols[from].calls.insert(to);
+            }
+            (Way::Address, from) => {
+                let by = from.map_or(section, |from| &self.symbols[from].name).to_owned();
+                self.taken.insert(self.symbols[to].name.clone(), by);
+            }
+            (Way::Call | Way::Jump, None) => bail!("what calls {} is in no function", self.symbols[to].name),
+        }
+        Ok(())
+    }
+
+    /// A call of itself needs no relocation where the assembler knows the distance: those are looked for in the bytes.
+    fn own_calls<'d>(&mut self, file: &impl Object<'d>) -> Result<()> {
+        for index in 0..self.symbols.len() {
+            let Symbol { address, size, is_function, .. } = self.symbols[index];
+            let code = file.sections().find_map(|section| section.data_range(address, size).ok().flatten());
+            if is_function && calls_itself(self.machine, code.context("a function has no code")?) {
+                self.symbols[index].calls.insert(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// The function that begins at an address.
+    fn at_start(&self, address: u64) -> Option<usize> {
+        let index = self.symbols.binary_search_by_key(&address, |symbol| symbol.address).ok()?;
+        self.symbols[index].is_function.then_some(index)
+    }
+
+    /// The function or data that an address lies in.
+    fn around(&self, address: u64) -> Option<usize> {
+        let index = self.symbols.partition_point(|symbol| symbol.address <= address).checked_sub(1)?;
+        let symbol = &self.symbols[index];
+        (address < symbol.address.saturating_add(symbol.size)).then_some(index)
+    }
+}
+
+/// The sections that are loaded from the file.
+fn sections<'d>(file: &impl Object<'d>) -> Result<BTreeMap<String, u64>> {
+    let mut sections = BTreeMap::new();
+    for section in file.sections().filter(|section| is_loaded(section.flags())) {
+        if section.file_range().is_some_and(|(_, size)| size > 0) {
+            *sections.entry(section.name()?.to_owned()).or_insert(0) += section.size();
+        }
+    }
+    Ok(sections)
+}
+
+/// What has a name and a size, by address.
+fn symbols<'d>(file: &impl Object<'d>, is_arm: bool) -> Result<Vec<Symbol>> {
+    let mut symbols: BTreeMap<u64, Symbol> = BTreeMap::new();
+    for symbol in file.symbols().filter(|symbol| symbol.section_index().is_some() && symbol.size() > 0) {
+        let is_function = symbol.kind() == SymbolKind::Text;
+        if !is_function && symbol.kind() != SymbolKind::Data {
+            continue;
+        }
+        // A function of Arm's short instructions has an odd address in the symbol table.
+        let address = symbol.address() & !u64::from(is_arm && is_function);
+        let (name, size) = (symbol.name()?.to_owned(), symbol.size());
+        let kept = symbols.entry(address).or_default();
+        if kept.size == 0 {
+            kept.name = name;
+        } else {
+            kept.aliases.insert(name);
+        }
+        (kept.address, kept.size, kept.is_function) = (address, size.max(kept.size), is_function);
+    }
+    let symbols: Vec<Symbol> = symbols.into_values().collect();
+    for pair in symbols.windows(2) {
+        let end = pair[0].address.saturating_add(pair[0].size);
+        ensure!(end <= pair[1].address, "{} and {} share bytes", pair[0].name, pair[1].name);
+    }
+    Ok(symbols)
+}
+
+/// The address that a relocation leads to, where it leads to one.
+fn target<'d>(
+    file: &impl Object<'d>,
+    relocation: &Relocation,
+    r_type: elf::RelocationType,
+) -> Result<Option<u64>> {
+    let RelocationTarget::Symbol(index) = relocation.target() else { return Ok(None) };
+    let symbol = file.symbol_by_index(index)?;
+    if symbol.kind() != SymbolKind::Section {
+        return Ok(Some(symbol.address()));
+    }
+    let section = symbol.section_index().context("the symbol of a section is in none")?;
+    if file.section_by_index(section)?.kind() != SectionKind::Text {
+        return Ok(None);
+    }
+    ensure!(!relocation.has_implicit_addend(), "a relocation says where it leads in an instruction");
+    // What counts from the end of the instruction's four bytes says four less.
+    let is_from_end = file.architecture() == Architecture::X86_64
+        && matches!(r_type, elf::R_X86_64_PC32 | elf::R_X86_64_PLT32);
+    let addend = relocation.addend().wrapping_add(if is_from_end { 4 } else { 0 });
+    Ok(Some(symbol.address().wrapping_add_signed(addend)))
+}
+
+/// Whether a section is in memory when the program runs.
+fn is_loaded(flags: SectionFlags) -> bool {
+    matches!(flags, SectionFlags::Elf { sh_flags, .. } if sh_flags.contains(elf::SHF_ALLOC))
+}
+
+/// An address without the mark of Arm's short instructions.
+fn even(address: u64, machine: Architecture) -> u64 {
+    address & !u64::from(machine == Architecture::Arm)
+}
+
+/// A number of seven bits in each byte, the lowest first, and what is behind it.
+fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let end = bytes.iter().position(|byte| byte & 0x80 == 0)?;
+    let (number, rest) = bytes.split_at_checked(end.checked_add(1)?)?;
+    let value = number.iter().rev().fold(0, |value: u64, byte| value << 7 | u64::from(byte & 0x7f));
+    Some((value, rest))
+}
+
+/// Tables of a debugger or of exceptions: they refer to each function, and call none.
+const UNWINDING: [&str; 3] = [".ARM.exidx", ".eh_frame", ".eh_frame_hdr"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn number_ends_with_the_first_byte_below_128() {
+        assert_eq!(number(&[0x08, 9]), Some((8, &[9][..])));
+        assert_eq!(number(&[0xbc, 0x05]), Some((700, &[][..])));
+        assert_eq!(number(&[0x80]), None);
+    }
+}
