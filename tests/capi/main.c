@@ -54,6 +54,7 @@ int main(int count, char **arguments)
     test_misuse();
     test_codecs();
     test_words();
+    test_uapi();
     printf("%u passed; %u failed\n", passed, failed);
     return failed == 0 ? 0 : 1;
 }

@@ -22,5 +22,6 @@ void test_failures(void);
 void test_misuse(void);
 void test_codecs(void);
 void test_words(void);
+void test_uapi(void);
 
 #endif

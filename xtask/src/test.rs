@@ -40,6 +40,7 @@ type Step = (&'static str, Box<dyn FnOnce() -> Result<Tally>>);
 
 /// The steps in their order, the quick ones first.
 fn steps(options: &Options) -> Vec<Step> {
+    let others = !options.skip_cross;
     let mut steps: Vec<Step> = vec![
         ("format", Box::new(|| check(&["fmt", "--all", "--", "--check"]))),
         ("lints", Box::new(|| check(CLIPPY))),
@@ -58,7 +59,7 @@ fn steps(options: &Options) -> Vec<Step> {
             Box::new(|| tests(&["test", "--workspace", "--all-features", "--doc", "--no-fail-fast"])),
         ),
         ("no panic", Box::new(|| panic_free::run(&panic_free::Options::default()))),
-        ("C interface", Box::new(|| capi::run(&capi::Options::default()))),
+        ("C interface", Box::new(move || capi::run(&capi::Options::of_ci(others)))),
         ("documentation", Box::new(|| check(&["doc", "--workspace", "--all-features", "--no-deps"]))),
     ];
     if !options.skip_cross {

@@ -19,8 +19,11 @@
 // Numbers that name something are `uint32_t` in all structures; each says of which enumeration it takes one. What is yes
 // or no is a `uint32_t` too, 0 for no and anything else for yes.
 //
-// A panic of the library would call `vfio_migration_panicked`, which nobody defines: a program that links can't panic.
-// Only a library that was built otherwise may want one, which must not return.
+// Linking. `cargo build --release --manifest-path core/capi/Cargo.toml --target-dir target/capi`, for another machine with
+// `--target`, makes `libvfio_migration.a`, which needs memcpy and memset and nothing else. A panic of it would call
+// `vfio_migration_panicked`, which nobody defines: a program that links can't panic. With `opt-level = "z"` Rust's own
+// printing of numbers keeps checks that the compiler does not see through; leave the functions ending in `_show` out then
+// (`--gc-sections`), or define that function so that it does not return.
 //
 // Deliberately absent: I/O, a clock, and policy: when to migrate, when to stop copying, how long to wait.
 //
@@ -290,6 +293,33 @@ typedef uint32_t vfio_left;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// What an arc does to the data session, the data_fd of VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE.
+enum vfio_data_session
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // The kernel refuses the arc.
+    VFIO_DATA_SESSION_REFUSED = 0,
+    // Neither end of the arc has a session.
+    VFIO_DATA_SESSION_ABSENT = 1,
+    // The arc starts a session: the kernel returns a new data_fd.
+    VFIO_DATA_SESSION_OPENS = 2,
+    // The session goes on with the data_fd that is already there; the kernel returns -1.
+    VFIO_DATA_SESSION_KEPT = 3,
+    // The session is over: the old data_fd answers ENODEV and must be closed.
+    VFIO_DATA_SESSION_ENDS = 4,
+    // The old session is over and a new one starts: close the old data_fd, take the new one.
+    VFIO_DATA_SESSION_REPLACED = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vfio_data_session vfio_data_session;
+#else
+typedef uint32_t vfio_data_session;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // What a session can want, and what was done.
 enum vfio_effect_kind
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -424,7 +454,7 @@ typedef uint32_t vfio_item_kind;
 // does, or after quiesce as far as RUNNING_P2P, as vfio_source_retreat does.
 typedef struct vfio_source {
     // The session's.
-    uint64_t words[40];
+    uint64_t words[24];
 } vfio_source;
 
 // Room for bytes. It is the session's, and stays there up to its next call.
@@ -578,7 +608,7 @@ typedef struct vfio_event {
 // refused a write may let RESUMING to STOP succeed with half a state.
 typedef struct vfio_destination {
     // The session's.
-    uint64_t words[40];
+    uint64_t words[24];
 } vfio_destination;
 
 // Walks one payload, word by word, without holding any of it; begun with vfio_decoder_init. It may be static.
@@ -631,6 +661,15 @@ typedef struct vfio_item {
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+// Writes into `session` what the arc between two states, of enum vfio_state, does to the data session of a device with
+// `features`: of enum vfio_data_session. After a refusal by the kernel nothing of it holds.
+//
+// VFIO_STATUS_UNKNOWN_VALUE for a number that is no state, VFIO_STATUS_NOT_MIGRATABLE for features without STOP_COPY.
+vfio_status vfio_arc(uint64_t features,
+                     uint32_t from,
+                     uint32_t to,
+                     uint32_t *session);
 
 // Begins a session for a device with `features` (the flags of VFIO_DEVICE_FEATURE_MIGRATION) that GET says is in state
 // `now`: RUNNING, or STOP for a paused machine's device. With `switchover_ack` it sends INIT_DATA_SENT, which the

@@ -19,8 +19,11 @@
 //! Numbers that name something are `uint32_t` in all structures; each says of which enumeration it takes one. What is yes
 //! or no is a `uint32_t` too, 0 for no and anything else for yes.
 //!
-//! A panic of the library would call `vfio_migration_panicked`, which nobody defines: a program that links can't panic.
-//! Only a library that was built otherwise may want one, which must not return.
+//! Linking. `cargo build --release --manifest-path core/capi/Cargo.toml --target-dir target/capi`, for another machine with
+//! `--target`, makes `libvfio_migration.a`, which needs memcpy and memset and nothing else. A panic of it would call
+//! `vfio_migration_panicked`, which nobody defines: a program that links can't panic. With `opt-level = "z"` Rust's own
+//! printing of numbers keeps checks that the compiler does not see through; leave the functions ending in `_show` out then
+//! (`--gc-sections`), or define that function so that it does not return.
 //!
 //! Deliberately absent: I/O, a clock, and policy: when to migrate, when to stop copying, how long to wait.
 
@@ -28,6 +31,7 @@
 #![expect(non_camel_case_types, reason = "the names are those of the header")]
 #![expect(clippy::missing_safety_doc, reason = "what all pointers must be is said once, above")]
 
+pub mod arc;
 pub mod destination;
 pub mod effect;
 pub mod item;
