@@ -195,8 +195,55 @@ static void preamble_and_footer_are_their_bytes_and_nothing_else(void)
     CHECK(vfio_footer_decode(38, NULL) == VFIO_STATUS_NULL && vfio_footer_encode(38, NULL) == VFIO_STATUS_NULL);
 }
 
+static void each_message_is_its_bytes_and_nothing_else(void)
+{
+    static const struct {
+        vfio_message message;
+        const char *bytes;
+        size_t length;
+    } table[] = {
+        { { .kind = VFIO_MESSAGE_SHUT, .value = 1 }, "\0\1\0\4\0\0\0\1", 8 },
+        { { .kind = VFIO_MESSAGE_PONG, .value = 0x01020304 }, "\0\2\0\4\1\2\3\4", 8 },
+        { { .kind = VFIO_MESSAGE_REQ_PAGES_ID, .length = 300 }, "\0\3\1\54", 4 },
+        { { .kind = VFIO_MESSAGE_REQ_PAGES, .length = 12 }, "\0\4\0\14", 4 },
+        { { .kind = VFIO_MESSAGE_RECV_BITMAP, .length = 5 }, "\0\5\0\5", 4 },
+        { { .kind = VFIO_MESSAGE_RESUME_ACK, .length = 4 }, "\0\6\0\4", 4 },
+        { { .kind = VFIO_MESSAGE_SWITCHOVER_ACK }, "\0\7\0\0", 4 },
+    };
+    uint8_t bytes[VFIO_MESSAGE_MAX];
+    size_t length;
+    vfio_message message;
+    for (size_t i = 0; i < COUNT(table); i++) {
+        CHECK(vfio_message_encode(&table[i].message, bytes, sizeof bytes, &length) == VFIO_STATUS_OK);
+        CHECK(length == table[i].length && memcmp(bytes, table[i].bytes, length) == 0);
+        for (size_t have = 0; have < length; have++) {
+            size_t wanted = 0;
+            CHECK(vfio_message_decode(bytes, have, &message, &wanted) == VFIO_STATUS_SHORT);
+            CHECK(wanted == (have < 4 ? 4 : length));
+            CHECK(vfio_message_encode(&table[i].message, bytes, have, &wanted) == VFIO_STATUS_NO_ROOM);
+            CHECK(wanted == length);
+        }
+        CHECK(vfio_message_decode(bytes, length, &message, &length) == VFIO_STATUS_OK && length == table[i].length);
+        CHECK(message.kind == table[i].message.kind && message.value == table[i].message.value);
+        CHECK(message.length == table[i].message.length);
+    }
+    static const uint8_t no_kind[] = { 0, 8, 0, 0 }, no_length[] = { 0, 7, 0, 1 };
+    CHECK(vfio_message_decode(no_kind, sizeof no_kind, &message, &length) == VFIO_STATUS_DAMAGED);
+    CHECK(vfio_message_decode(no_length, sizeof no_length, &message, &length) == VFIO_STATUS_DAMAGED);
+    CHECK(vfio_message_decode(NULL, 4, &message, &length) == VFIO_STATUS_NULL);
+    CHECK(vfio_message_decode(no_kind, 4, NULL, &length) == VFIO_STATUS_NULL);
+    CHECK(vfio_message_encode(NULL, bytes, sizeof bytes, &length) == VFIO_STATUS_NULL);
+    message = (vfio_message){ .kind = 0x10007 };
+    CHECK(vfio_message_encode(&message, bytes, sizeof bytes, &length) == VFIO_STATUS_UNKNOWN_VALUE);
+    message = (vfio_message){ .kind = VFIO_MESSAGE_RECV_BITMAP, .length = 0x10000 };
+    CHECK(vfio_message_encode(&message, bytes, sizeof bytes, &length) == VFIO_STATUS_UNKNOWN_VALUE);
+    message = (vfio_message){ .kind = VFIO_MESSAGE_REQ_PAGES, .length = 11 };
+    CHECK(vfio_message_encode(&message, bytes, sizeof bytes, &length) == VFIO_STATUS_UNKNOWN_VALUE);
+}
+
 void test_codecs(void)
 {
+    RUN(each_message_is_its_bytes_and_nothing_else);
     RUN(each_record_is_its_bytes);
     RUN(payloads_that_qemu_wrote_are_walked_to_their_end);
     RUN(decoder_refuses_what_it_did_not_want);

@@ -107,6 +107,9 @@
 // The command behind which the source has stopped: what is left of each device follows.
 #define VFIO_SWITCHOVER_START 11
 
+// The longest message that is encoded, in bytes.
+#define VFIO_MESSAGE_MAX 8
+
 // What a function answers. But for VFIO_STATUS_OK it is the caller's mistake, or says of bytes that they are not what
 // was wanted.
 enum vfio_status
@@ -442,6 +445,35 @@ typedef uint32_t vfio_item_kind;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// What kind of message it is, by QEMU's numbers.
+enum vfio_message_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // The return path ends: `value` is 0 where the destination has loaded all, else it has failed.
+    VFIO_MESSAGE_SHUT = 1,
+    // Answer to a PING of the stream: its `value`.
+    VFIO_MESSAGE_PONG = 2,
+    // Postcopy asks for pages of a named block; `length` bytes of data follow.
+    VFIO_MESSAGE_REQ_PAGES_ID = 3,
+    // Postcopy asks for pages of the same block; `length` bytes of data follow.
+    VFIO_MESSAGE_REQ_PAGES = 4,
+    // Recovery tells which pages have come; `length` bytes of data follow.
+    VFIO_MESSAGE_RECV_BITMAP = 5,
+    // Recovery goes on; `length` bytes of data follow.
+    VFIO_MESSAGE_RESUME_ACK = 6,
+    // The devices have all initial data, of which INIT_DATA_SENT told: the source may stop.
+    VFIO_MESSAGE_SWITCHOVER_ACK = 7,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vfio_message_kind vfio_message_kind;
+#else
+typedef uint32_t vfio_message_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // The sending side of one device: storage for the session, begun with vfio_source_init. It may be static. Its content
 // is the session's alone.
 //
@@ -657,6 +689,16 @@ typedef struct vfio_item {
     // Bytes of what follows; for a command at most 65535.
     uint32_t length;
 } vfio_item;
+
+// A message of the return path. What its kind does not name is 0 when decoded, and not looked at when encoded.
+typedef struct vfio_message {
+    // Of enum vfio_message_kind.
+    uint32_t kind;
+    // The value of a SHUT or PONG.
+    uint32_t value;
+    // Bytes of data that follow a message that postcopy or recovery has; at most 65535.
+    uint32_t length;
+} vfio_message;
 
 #ifdef __cplusplus
 extern "C" {
@@ -882,6 +924,26 @@ vfio_status vfio_footer_encode(uint32_t id, uint8_t *out);
 // Checks the VFIO_FOOTER bytes behind the payload of section `id`: VFIO_STATUS_DAMAGED where they are not its footer.
 vfio_status vfio_footer_decode(uint32_t id,
                                const uint8_t *bytes);
+
+// Writes the message, of one with data its head, to the front of the `room` bytes of `out`, and how many bytes that is
+// into `length`, which may be NULL.
+//
+// VFIO_STATUS_NO_ROOM where `out` is too short, VFIO_MESSAGE_MAX bytes always suffice; then `length` is what was wanted.
+// VFIO_STATUS_UNKNOWN_VALUE for a kind that is none and a length that no message of its kind has.
+vfio_status vfio_message_encode(const struct vfio_message *message,
+                                uint8_t *out,
+                                size_t room,
+                                size_t *length);
+
+// Takes a message, of one with data its head, off the front of the `count` bytes, into `message`, and how many bytes
+// that is into `length`.
+//
+// VFIO_STATUS_SHORT: come back with `length` bytes; read exactly those, none is of the next message.
+// VFIO_STATUS_DAMAGED where no known message begins here, or one of a length that its kind does not have.
+vfio_status vfio_message_decode(const uint8_t *bytes_,
+                                size_t count,
+                                struct vfio_message *message,
+                                size_t *length);
 
 // Writes an event in words to the `room` bytes of `out`, for instance "set STOP_COPY: ok" or "read data, room for 40:
 // error 5", and the length of the whole text without its NUL into `length`, which may be NULL.

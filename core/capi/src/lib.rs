@@ -35,6 +35,7 @@ pub mod arc;
 pub mod destination;
 pub mod effect;
 pub mod item;
+pub mod message;
 pub mod phase;
 pub mod record;
 pub mod show;

@@ -129,6 +129,7 @@ const FILES: &[&str] = &[
     "destination.rs",
     "record.rs",
     "item.rs",
+    "message.rs",
     "show.rs",
 ];
 
