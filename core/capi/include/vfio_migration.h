@@ -675,7 +675,7 @@ typedef struct vfio_item {
     uint32_t kind;
     // The number by which later sections and the footer refer to it.
     uint32_t id;
-    // The name (idstr), for a VFIO device "<device path>/vfio"; not terminated. Decoded, it lies in the bytes that
+    // The name (idstr), for a VFIO device `<device path>/vfio`; not terminated. Decoded, it lies in the bytes that
     // were decoded.
     const uint8_t *name;
     // Bytes of the name, at most VFIO_NAME_MAX.

@@ -41,7 +41,7 @@ pub struct vfio_item {
     pub kind: u32,
     /// The number by which later sections and the footer refer to it.
     pub id: u32,
-    /// The name (idstr), for a VFIO device "<device path>/vfio"; not terminated. Decoded, it lies in the bytes that
+    /// The name (idstr), for a VFIO device `<device path>/vfio`; not terminated. Decoded, it lies in the bytes that
     /// were decoded.
     pub name: *const u8,
     /// Bytes of the name, at most VFIO_NAME_MAX.
