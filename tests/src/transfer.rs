@@ -332,7 +332,8 @@ pub fn holding(bytes: &[u8]) -> File {
     file
 }
 
-/// Does `work`, which must end by itself: nothing waits so long unless it waits for ever.
+/// Does `work`, which must end by itself: nothing waits so long unless it waits for ever, also where a busy machine
+/// emulates another one.
 ///
 /// # Panics
 /// When it does not end, or panics.
@@ -341,7 +342,7 @@ pub fn must_end<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send +
     let worker = thread::spawn(move || {
         let _ = done.send(work());
     });
-    match end.recv_timeout(Duration::from_secs(20)) {
+    match end.recv_timeout(Duration::from_secs(600)) {
         Ok(result) => result,
         Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("{what}: does not end"),
         Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => match worker.join() {

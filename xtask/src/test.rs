@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{self, Tally, cargo, workspace};
-use crate::{capi, cross, fuzz, panic_free, vm};
+use crate::{capi, cross, fuzz, panic_free, size, vm};
 
 /// Options of the task.
 #[derive(clap::Args)]
@@ -46,6 +46,8 @@ fn steps(options: &Options) -> Vec<Step> {
         ("lints", Box::new(|| check(CLIPPY))),
         ("format, proof", Box::new(|| check(PROOF_FORMAT))),
         ("lints, proof", Box::new(proof_lints)),
+        ("format, sizes", Box::new(|| check(SIZE_FORMAT))),
+        ("lints, sizes", Box::new(size_lints)),
         ("format, C", Box::new(|| check(C_FORMAT))),
         ("lints, C", Box::new(c_lints)),
         ("format, fuzzing", Box::new(|| check(FUZZ_FORMAT))),
@@ -59,6 +61,7 @@ fn steps(options: &Options) -> Vec<Step> {
             Box::new(|| tests(&["test", "--workspace", "--all-features", "--doc", "--no-fail-fast"])),
         ),
         ("no panic", Box::new(|| panic_free::run(&panic_free::Options::default()))),
+        ("sizes", Box::new(|| size::run(&size::Options::default()))),
         ("C interface", Box::new(move || capi::run(&capi::Options::of_ci(others)))),
         ("documentation", Box::new(|| check(&["doc", "--workspace", "--all-features", "--no-deps"]))),
     ];
@@ -117,6 +120,13 @@ fn proof_lints() -> Result<Tally> {
     check(&[PROOF_CLIPPY, &["--target-dir", folder, "--", "-D", "warnings"]].concat())
 }
 
+/// Lints the programs whose sizes are measured, in the folder of the proof for this machine.
+fn size_lints() -> Result<Tally> {
+    let folder = panic_free::folder()?;
+    let folder = folder.to_str().context("the path of the target folder is not UTF-8")?;
+    check(&[SIZE_CLIPPY, &["--target-dir", folder, "--", "-D", "warnings"]].concat())
+}
+
 /// Lints the library for C in the folder that it is built in.
 fn c_lints() -> Result<Tally> {
     let folder = capi::folder()?;
@@ -149,10 +159,12 @@ const FAILED: Tally = Tally { passed: 0, failed: 1 };
 
 const CLIPPY: &[&str] = &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
 
-// The proof's crate, the library for C and the fuzz targets are workspaces of their own.
+// The proof's crate, the programs whose sizes are measured, the library for C and the fuzz targets are workspaces of their
+// own.
 const PROOF_FORMAT: &[&str] = &["fmt", "--manifest-path", "tests/panic_free/Cargo.toml", "--", "--check"];
-const PROOF_CLIPPY: &[&str] =
-    &["clippy", "--release", "--all-features", "--manifest-path", "tests/panic_free/Cargo.toml"];
+const PROOF_CLIPPY: &[&str] = &["clippy", "--release", "--manifest-path", "tests/panic_free/Cargo.toml"];
+const SIZE_FORMAT: &[&str] = &["fmt", "--manifest-path", "tests/size/Cargo.toml", "--", "--check"];
+const SIZE_CLIPPY: &[&str] = &["clippy", "--release", "--manifest-path", "tests/size/Cargo.toml"];
 const C_FORMAT: &[&str] = &["fmt", "--manifest-path", "core/capi/Cargo.toml", "--", "--check"];
 const C_CLIPPY: &[&str] =
     &["clippy", "--release", "--all-features", "--manifest-path", "core/capi/Cargo.toml"];

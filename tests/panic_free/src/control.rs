@@ -6,13 +6,13 @@ use core::hint::black_box;
 
 /// An index that can fail.
 #[unsafe(no_mangle)]
-pub fn proof_control(bytes: &[u8], index: usize) -> u8 {
+fn proof_control(bytes: &[u8], index: usize) -> u8 {
     bytes[index]
 }
 
 /// 700 bytes of stack at least.
 #[unsafe(no_mangle)]
-pub fn proof_control_stack() -> u8 {
+fn proof_control_stack() -> u8 {
     let mut bytes = [0; 700];
     black_box(&mut bytes);
     bytes[0]
@@ -20,13 +20,13 @@ pub fn proof_control_stack() -> u8 {
 
 /// Nobody knows how often it calls itself.
 #[unsafe(no_mangle)]
-pub fn proof_control_recursion(count: u32) -> u32 {
+fn proof_control_recursion(count: u32) -> u32 {
     if count == 0 { 0 } else { black_box(proof_control_recursion(count - 1)) + 1 }
 }
 
 /// Nobody knows what it calls.
 #[unsafe(no_mangle)]
-pub fn proof_control_pointer(count: u32) -> u32 {
+fn proof_control_pointer(count: u32) -> u32 {
     let pointer: fn(u32) -> u32 = black_box(proof_control_recursion);
     pointer(count)
 }

@@ -10,7 +10,6 @@ use vfio_migration_core::session::{Code, DataRead, Event, PrecopyInfo};
 unsafe extern "C" {
     safe fn device_features() -> u64;
     safe fn device_set_state(state: u32) -> i32;
-    safe fn device_precopy_info(info: &mut PrecopyInfo) -> i32;
     safe fn device_read(bytes: *mut u8, length: usize) -> isize;
     safe fn device_write(bytes: *const u8, length: usize) -> isize;
     safe fn device_reset() -> i32;
@@ -21,8 +20,9 @@ unsafe extern "C" {
     safe fn wants_to_stop(bytes: usize) -> bool;
 }
 
-// SAFETY: as above. Rust's own convention, since an event is Rust's.
+// SAFETY: as above. By Rust's own convention, since what they are given is Rust's.
 unsafe extern "Rust" {
+    safe fn device_precopy_info(info: &mut PrecopyInfo) -> i32;
     safe fn observe(event: &Event);
 }
 

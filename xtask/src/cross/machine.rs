@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use super::{folder, musl};
+use super::{PROFILE, folder, musl};
 use crate::command::{self, output, step};
 use crate::sysroot::{self, Crates, How};
 
@@ -194,9 +194,6 @@ fn loader(root: &str) -> Option<Vec<String>> {
     output(Command::new(&loader).arg("--version")).ok()?;
     Some(vec![loader, "--library-path".into(), format!("{root}/lib")])
 }
-
-/// The profile that programs and tests are built with, in the workspace's Cargo.toml.
-const PROFILE: &str = "cross";
 
 /// The words with which apt-get installs packages.
 const INSTALL: &[&str] = &["install", "--yes", "--no-install-recommends"];

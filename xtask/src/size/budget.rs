@@ -74,7 +74,8 @@ impl Budget {
 
     /// Excesses on a target of which nothing was measured.
     pub(crate) fn idle(&self, rows: &[Row], target: &str) -> impl Iterator<Item = String> {
-        let is_idle = move |excess: &&Excess| excess.target == target && !rows.iter().any(|row| excess.is_of(row));
+        let is_idle =
+            move |excess: &&Excess| excess.target == target && !rows.iter().any(|row| excess.is_of(row));
         let idle = self.excess.iter().filter(is_idle);
         idle.map(|excess| {
             format!("{} of {} on {}: nothing such is measured", excess.kind, excess.entry, excess.target)

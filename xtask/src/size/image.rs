@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use object::read::{Object, ObjectSection as _, ObjectSymbol as _};
+use object::read::{Object, ObjectSection, ObjectSymbol as _};
 use object::{
     Architecture, Relocation, RelocationFlags, RelocationTarget, SectionFlags, SectionKind, SymbolKind, elf,
 };
@@ -162,7 +162,7 @@ impl Image {
 fn sections<'d>(file: &impl Object<'d>) -> Result<BTreeMap<String, u64>> {
     let mut sections = BTreeMap::new();
     for section in file.sections().filter(|section| is_loaded(section.flags())) {
-        if section.file_range().is_some_and(|(_, size)| size > 0) {
+        if is_in_file(&section) {
             *sections.entry(section.name()?.to_owned()).or_insert(0) += section.size();
         }
     }
@@ -172,9 +172,11 @@ fn sections<'d>(file: &impl Object<'d>) -> Result<BTreeMap<String, u64>> {
 /// What has a name and a size, by address.
 fn symbols<'d>(file: &impl Object<'d>, is_arm: bool) -> Result<Vec<Symbol>> {
     let mut symbols: BTreeMap<u64, Symbol> = BTreeMap::new();
-    for symbol in file.symbols().filter(|symbol| symbol.section_index().is_some() && symbol.size() > 0) {
+    for symbol in file.symbols().filter(|symbol| symbol.size() > 0) {
         let is_function = symbol.kind() == SymbolKind::Text;
-        if !is_function && symbol.kind() != SymbolKind::Data {
+        let section = symbol.section_index().map(|index| file.section_by_index(index)).transpose()?;
+        let is_counted = section.is_some_and(|section| is_in_file(&section));
+        if !is_counted || !(is_function || symbol.kind() == SymbolKind::Data) {
             continue;
         }
         // A function of Arm's short instructions has an odd address in the symbol table.
@@ -217,6 +219,11 @@ fn target<'d>(
         && matches!(r_type, elf::R_X86_64_PC32 | elf::R_X86_64_PLT32);
     let addend = relocation.addend().wrapping_add(if is_from_end { 4 } else { 0 });
     Ok(Some(symbol.address().wrapping_add_signed(addend)))
+}
+
+/// Whether a section has bytes in the file: memory that begins as zeros has none.
+fn is_in_file<'d>(section: &impl ObjectSection<'d>) -> bool {
+    section.file_range().is_some_and(|(_, size)| size > 0)
 }
 
 /// Whether a section is in memory when the program runs.

@@ -1,8 +1,8 @@
 //! The deepest stack of a function: its frame and those of all that it calls, along the deepest of all ways.
 //!
-//! A sum is given only where all of it is known. A function that calls itself over others, one whose frame the compiler
-//! did not note, and one whose address is taken anywhere in the program, so that it may be called by a pointer, are
-//! errors that name it.
+//! A sum is given only where all of it is known. A function that calls itself, directly or over others, one whose frame
+//! the compiler did not note, and one whose address is taken anywhere in the program, so that it may be called by a
+//! pointer, are errors that name it.
 //!
 //! Deliberately absent: what the caller of an entry hands over as code, a device or a place to print; a program in which
 //! such entries are is not added up.
@@ -63,8 +63,8 @@ fn descend(image: &Image, index: usize, known: &mut [Known], above: &mut Vec<usi
 
 /// What a function takes of the stack from its call on.
 fn frame(image: &Image, symbol: &Symbol) -> Result<u64> {
-    if symbol.name.starts_with(OUTLINED) {
-        return Ok(outlined(image.machine));
+    if symbol.name.starts_with(MOVED) {
+        return Ok(moved(image.machine));
     }
     let noted = symbol.frame.or_else(|| assembly(&symbol.name));
     let noted = noted.with_context(|| format!("the compiler noted no frame for {}", symbol.name))?;
@@ -76,13 +76,14 @@ const fn call(machine: Architecture) -> u64 {
     if matches!(machine, Architecture::X86_64) { 8 } else { 0 }
 }
 
-/// Code that the compiler found in several functions and moved out of them, after it had noted their frames. Where a
-/// call has a register for the way back, that is put onto the stack around the call, and in the outlined code around
-/// each call there: the most that both can take.
-const fn outlined(machine: Architecture) -> u64 {
+/// What code takes that the compiler found in several functions and moved out of them after it had noted their frames.
+/// Arm's calls keep the way back in a register, which may have to go onto the stack around the call, and in the moved code
+/// around each call there: the most that both can take. RISC-V has a second register for it, and x86 no such code.
+const fn moved(machine: Architecture) -> u64 {
     match machine {
         Architecture::Arm => 2 * 8,
-        _ => 2 * 16,
+        Architecture::Aarch64 => 2 * 16,
+        _ => call(machine),
     }
 }
 
@@ -95,7 +96,7 @@ fn assembly(name: &str) -> Option<u64> {
 const ASSEMBLY: [(&str, u64); 1] = [("__aeabi_uldivmod", 24)];
 
 /// How names of moved code begin.
-const OUTLINED: &str = "OUTLINED_FUNCTION_";
+const MOVED: &str = "OUTLINED_FUNCTION_";
 
 #[cfg(test)]
 mod tests {

@@ -93,8 +93,9 @@ fn riscv_distance(upper: u32, lower: u32) -> Option<i64> {
     is_call.then_some(distance)
 }
 
-/// Whether the word `at` which there is an address among Arm's short instructions is loaded and called: in small code the
-/// compiler makes so of three calls of the same function. The register is called behind its load.
+/// Whether the word `at` which there is an address among Arm's short instructions is loaded for calls alone. In small code
+/// the compiler makes so of three calls of the same function, of which the last may be a jump: the register is one that
+/// calls leave alone, and is called twice at least behind its load.
 fn calls_by_register(code: &[u8], at: usize) -> bool {
     let half = |at: usize| code.get(at..).and_then(<[u8]>::first_chunk).map(|half| u16::from_le_bytes(*half));
     (at.saturating_sub(4096)..at).step_by(2).any(|load| {
@@ -105,7 +106,10 @@ fn calls_by_register(code: &[u8], at: usize) -> bool {
             _ => return false,
         };
         let is_call = |at: usize| half(at) == Some(0x4780 | register << 3);
-        base + usize::from(distance) == at && (load..at).step_by(2).any(is_call)
+        let is_kept = (4..=11).contains(&register);
+        base + usize::from(distance) == at
+            && is_kept
+            && (load..at).step_by(2).filter(|&at| is_call(at)).count() > 1
     })
 }
 
@@ -142,12 +146,15 @@ mod tests {
 
     #[test]
     fn address_that_is_loaded_into_a_register_and_called_is_a_call() {
-        // ldr r4, [pc, #4]; CALL; nop; nop; the address
-        let code = |call: u16| [0x4c01, call, 0xbf00, 0xbf00, 0x1235, 0].map(u16::to_le_bytes).concat();
-        let way = |call| Way::of(Architecture::Arm, elf::R_ARM_ABS32, &code(call), 8);
-        assert_eq!(way(0x47a0), Some(Way::Call)); // blx r4
-        assert_eq!(way(0x4798), Some(Way::Address)); // blx r3
-        assert_eq!(way(0x4620), Some(Way::Address)); // mov r0, r4
+        // ldr r4 or r1, [pc, #4]; CALL; CALL; nop; the address
+        let code = |load, calls: [u16; 2]| {
+            [load, calls[0], calls[1], 0xbf00, 0x1235, 0].map(u16::to_le_bytes).concat()
+        };
+        let way = |load, calls| Way::of(Architecture::Arm, elf::R_ARM_ABS32, &code(load, calls), 8);
+        assert_eq!(way(0x4c01, [0x47a0, 0x47a0]), Some(Way::Call)); // blx r4, twice
+        assert_eq!(way(0x4c01, [0x47a0, 0x4620]), Some(Way::Address)); // blx r4; mov r0, r4
+        assert_eq!(way(0x4c01, [0x4788, 0x4788]), Some(Way::Address)); // blx r1, which has another one
+        assert_eq!(way(0x4901, [0x4788, 0x4788]), Some(Way::Address)); // blx r1, which calls do not leave alone
     }
 
     #[test]
