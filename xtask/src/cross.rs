@@ -214,8 +214,8 @@ const PROFILE: &str = "cross";
 /// Host's program.
 const PROGRAM: &str = "vfio-migrate";
 
-/// Its arguments for moving a simulated device, and what it says once that is moved.
-const DEMO: [&str; 3] = ["demo", "--size", "16MiB"];
+/// Its arguments for moving a simulated device, a small one for the emulators, and what it says once that is moved.
+const DEMO: [&str; 3] = ["demo", "--size", "1MiB"];
 const EQUAL: &str = "the destination's content equals the source's, byte for byte";
 
 /// What a row counts that has no tests of its own.

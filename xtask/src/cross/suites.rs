@@ -1,10 +1,8 @@
-//! The test suites of core and of the package `tests`, run as programs of another machine.
+//! The test suites of core, of host's library and of the package `tests`, run as programs of another machine.
 //!
-//! Deliberately absent: the documentation's examples, and host's own tests, which start its program without an emulator.
+//! Deliberately absent: the documentation's examples, and the tests of host's program, which start it without an emulator.
 
-use std::process::Command;
-
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::machine::Machine;
 use crate::command::{self, Tally, output, step};
@@ -12,21 +10,23 @@ use crate::sysroot::How;
 
 /// Builds and runs the suites and shows what they print; with the tally, how the standard library was had.
 pub(super) fn run(machine: &Machine) -> Result<(Tally, How)> {
-    let cargo = || -> Result<(Command, How)> {
-        let (mut command, how) = machine.cargo("test")?;
-        command.args(["--quiet", "--package", "vfio-migration-core", "--package", "vfio-migration-tests"]);
-        command.args(["--all-features", "--all-targets"]);
-        Ok((command, how))
-    };
-    let (mut build, how) = cargo()?;
-    step(&format!("building the test suites for {}", machine.target), || output(build.arg("--no-run")))?;
-    let (mut tests, _) = cargo()?;
-    tests.args(["--no-fail-fast", "--", "--exact"]);
-    for left_out in left_out(machine) {
-        println!("left out on {}: {}, because {}", machine.target, left_out.test, left_out.reason);
-        tests.args(["--skip", left_out.test]);
+    let left_out: Vec<&LeftOut> = left_out(machine).collect();
+    for LeftOut { test, reason, .. } in &left_out {
+        println!("left out on {}: {test}, because {reason}", machine.target);
     }
-    Ok((command::tests(&mut tests)?, how))
+    let mut tally = Tally::default();
+    let mut had = None;
+    for suite in SUITES {
+        let (mut build, how) = machine.cargo("test")?;
+        build.args(suite).args(["--quiet", "--no-run"]);
+        step(&format!("building {} for {}", suite.join(" "), machine.target), || output(&mut build))?;
+        let (mut tests, _) = machine.cargo("test")?;
+        tests.args(suite).args(["--quiet", "--no-fail-fast", "--", "--exact"]);
+        tests.args(left_out.iter().flat_map(|left_out| ["--skip", left_out.test]));
+        tally = [tally, command::tests(&mut tests)?].into_iter().sum();
+        had = Some(how);
+    }
+    Ok((tally, had.context("there is a suite")?))
 }
 
 /// The tests that are left out on a machine.
@@ -44,6 +44,19 @@ pub(super) struct LeftOut {
     /// Why.
     reason: &'static str,
 }
+
+/// Which tests are built and run together.
+const SUITES: [&[&str]; 2] = [
+    &[
+        "--package",
+        "vfio-migration-core",
+        "--package",
+        "vfio-migration-tests",
+        "--all-features",
+        "--all-targets",
+    ],
+    &["--package", "vfio-migration-host", "--lib"],
+];
 
 /// Every test that is left out anywhere; no other is.
 const LEFT_OUT: &[LeftOut] = &[LeftOut {
