@@ -6,7 +6,7 @@
 //!
 //! Deliberately absent: speed. Nothing is measured that an emulator runs.
 
-mod machine;
+pub(crate) mod machine;
 mod musl;
 mod suites;
 

@@ -6,6 +6,7 @@ mod apt;
 mod bare;
 mod bench;
 mod cache;
+mod capi;
 mod command;
 mod cross;
 mod freestanding;
@@ -40,6 +41,8 @@ enum Task {
     Bare,
     /// Build the crates for other machines, and run the test suites on two of them
     Cross(cross::Options),
+    /// Check the library for C: its header, its proof, and the C programs that use it
+    Capi(capi::Options),
     /// Boot a Linux kernel with a migratable device under QEMU and test there
     Vm(vm::Options),
     /// Measure core's code, sessions and stacks on bare machines, and hold them against their budgets
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Task::Cross(options) => cross::run(&options).map(|tally| tally.all_passed()),
         Task::Size(options) => size::run(&options).map(|tally| tally.all_passed()),
         Task::Bench(options) => bench::run(&options).map(|()| true),
+        Task::Capi(options) => capi::run(&options).map(|tally| tally.all_passed()),
         Task::Vm(options) => vm::run(&options).map(|tally| tally.all_passed()),
     };
     match done {

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{self, Tally, cargo, target, workspace};
-use crate::{bare, cross, fuzz, panic_free, size, vm};
+use crate::{bare, capi, cross, fuzz, panic_free, size, vm};
 
 /// Options of the task.
 #[derive(clap::Args)]
@@ -40,6 +40,7 @@ type Step = (&'static str, Box<dyn FnOnce() -> Result<Tally>>);
 
 /// The steps in their order, the quick ones first.
 fn steps(options: &Options) -> Vec<Step> {
+    let others = !options.skip_cross;
     let mut steps: Vec<Step> = vec![
         ("format", Box::new(|| check(&["fmt", "--all", "--", "--check"]))),
         ("lints", Box::new(|| check(CLIPPY))),
@@ -56,6 +57,7 @@ fn steps(options: &Options) -> Vec<Step> {
         ("tests, no std", Box::new(|| tests(NO_STD_TESTS))),
         ("no panic", Box::new(|| panic_free::run(&panic_free::Options::default()))),
         ("sizes", Box::new(|| size::run(&size::Options::default()))),
+        ("C interface", Box::new(move || capi::run(&capi::Options::of_ci(others)))),
         ("documentation", Box::new(|| check(&["doc", "--workspace", "--all-features", "--no-deps"]))),
     ];
     let first_tests = steps.iter().position(|(name, _)| *name == "tests").unwrap_or_default();
@@ -162,11 +164,12 @@ const HOST: &str = "vfio-migration-host";
 /// What has panic handlers is linted as a release: without unwinding, and for our own machine, whose core is there.
 const RELEASE: &[&str] = &["--release"];
 
-const APART: [Apart; 5] = [
+const APART: [Apart; 6] = [
     Apart { name: "lints, proof", package: "tests/panic_free", clippy: RELEASE },
     Apart { name: "lints, sizes", package: "tests/size", clippy: RELEASE },
     Apart { name: "lints, bare", package: "tests/bare", clippy: RELEASE },
     Apart { name: "lints, program", package: "tests/without_std", clippy: RELEASE },
+    Apart { name: "lints, C", package: "core/capi", clippy: &["--release", "--all-features"] },
     // Without the fuzzer itself.
     Apart {
         name: "lints, fuzzing",

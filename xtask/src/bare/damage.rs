@@ -249,6 +249,6 @@ mod tests {
     #[test]
     fn places_are_all_from_the_front_on() {
         assert_eq!(places(b"abcabcab", b"ab"), [0, 3, 6]);
-        assert_eq!(places(b"abc", b"abcd"), []);
+        assert!(places(b"abc", b"abcd").is_empty());
     }
 }

@@ -13,11 +13,11 @@ use crate::command::{self, output, step};
 use crate::sysroot::{self, Crates, How};
 
 /// A target with Linux on it.
-pub(super) struct Machine {
+pub(crate) struct Machine {
     /// The target's name for rustc.
-    pub(super) target: &'static str,
+    pub(crate) target: &'static str,
     /// The C compiler that links.
-    linker: &'static str,
+    pub(crate) linker: &'static str,
     /// What runs its programs.
     runner: Runner,
     /// Whether the test suites run there.
@@ -37,7 +37,7 @@ enum Runner {
 }
 
 /// All machines. The suites run where bytes are in the other order, and where pointers are shorter.
-pub(super) const MACHINES: [Machine; 5] = [
+pub(crate) const MACHINES: [Machine; 5] = [
     Machine {
         target: "aarch64-unknown-linux-gnu",
         linker: "aarch64-linux-gnu-gcc",
@@ -114,7 +114,7 @@ impl Machine {
     }
 
     /// The command that runs a program of this machine.
-    pub(super) fn run(&self, program: &Path) -> Command {
+    pub(crate) fn run(&self, program: &Path) -> Command {
         let mut words = self.runner().into_iter();
         let Some(first) = words.next() else { return Command::new(program) };
         let mut command = Command::new(first);
@@ -148,7 +148,7 @@ impl Machine {
 }
 
 /// Installs what these machines need and is missing, where that is allowed: as root, on Debian.
-pub(super) fn provide(machines: &[&Machine]) -> Result<()> {
+pub(crate) fn provide(machines: &[&Machine]) -> Result<()> {
     let missing = missing(machines);
     if missing.is_empty() {
         return Ok(());
