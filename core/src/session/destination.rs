@@ -24,7 +24,8 @@ pub enum DestinationEffect<'a> {
     Recv(&'a mut [u8]),
     /// One `write` of these bytes to the data fd; it may take fewer.
     WriteData(&'a [u8]),
-    /// Take the whole body of the configuration off the link and apply it.
+    /// Take the whole body of the configuration off the link and apply it. Where none is expected this is an error to
+    /// answer with: an answer of 0 bytes would take a damaged tag for a configuration.
     RecvConfig,
     /// Reset the device, then arm its interrupts again.
     Reset,
