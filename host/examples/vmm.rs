@@ -1,4 +1,6 @@
 //! What a VMM on Linux does to move a device: `vmm send DEVICE > stream` here, `vmm receive DEVICE < stream` there.
+//!
+//! Deliberately absent: the guest, and an answer of the receiver, which a VMM waits for before it forgets the device.
 
 use std::error::Error;
 use std::io::{self, stdin, stdout};

@@ -3,7 +3,7 @@
 //! The data fd never leaves its [`Device`]: it is taken on the arc that opens a session and closed on the arc that
 //! ends it. After a refused SET the device is asked where it stands, since it may be anywhere on the way.
 //!
-//! Deliberately absent: how the file descriptor was opened; that is [`open`](crate::open), or a VMM of its own.
+//! Deliberately absent: how the file descriptor was opened; that is the module `open`, or a VMM of its own.
 
 #[cfg(feature = "std")]
 use std::time::{Duration, Instant};

@@ -244,6 +244,10 @@ impl From<frame::Error> for Error {
             frame::Error::Checksum { wanted, got, covered } => {
                 Self::Checksum { wanted, got: String::from_utf8_lossy(&got).into_owned(), covered }
             }
+            frame::Error::Nested { offset, got } => {
+                let reason = format!("is nested {got} deep, {} at most are read", frame::NESTED_MAX);
+                Self::Description { offset, reason }
+            }
             frame::Error::Trailing { offset } => Self::Trailing { offset },
         }
     }

@@ -21,6 +21,9 @@ pub const FORMAT: u32 = 1;
 /// The longest description that is read, in bytes.
 pub const DESCRIPTION_MAX: u32 = 64 * 1024;
 
+/// How many objects and lists of a description may lie inside of one another: whoever reads one may go down by calls.
+pub const NESTED_MAX: usize = 16;
+
 /// Why bytes are not a stream's. Offsets count from the stream's first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -59,7 +62,7 @@ pub enum Error {
     /// The description's checksum is not that of the bytes before it.
     #[error(
         "the stream is damaged: wanted crc32c {wanted:08x} of its first {covered} bytes, its description has \"{}\"",
-        got[..8].escape_ascii()
+        got.strip_suffix(CLOSING).unwrap_or(got).escape_ascii()
     )]
     Checksum {
         /// The checksum of the bytes.
@@ -68,6 +71,16 @@ pub enum Error {
         got: [u8; CHECKSUM_TAIL],
         /// How many bytes it covers.
         covered: u64,
+    },
+    /// The description's objects and lists lie too deep inside of one another.
+    #[error(
+        "at byte {offset}: wanted a description of ours, got one that is nested {got} deep, {NESTED_MAX} at most are read"
+    )]
+    Nested {
+        /// Where its JSON begins.
+        offset: u64,
+        /// How deep it is.
+        got: usize,
     },
     /// Bytes follow the description.
     #[error("at byte {offset}: wanted the end of the stream behind its description, got more bytes")]
@@ -251,7 +264,8 @@ impl<T: Transport> Reader<T> {
         section::decode_footer(id, bytes).map_err(|error| Error::Section { offset, error })
     }
 
-    /// Reads a description into `json`, which has its length, checks the checksum, and that nothing follows.
+    /// Reads a description into `json`, which has its length, checks the checksum, that nothing follows, and that a parser
+    /// has no more than [`NESTED_MAX`] levels to go down.
     ///
     /// # Errors
     /// [`Error`].
@@ -268,7 +282,10 @@ impl<T: Transport> Reader<T> {
         if *got != checksum_tail(wanted) {
             return Err(Error::Checksum { wanted, got: *got, covered: offset + covered.len() as u64 });
         }
-        Ok(())
+        match depth(json) {
+            ..=NESTED_MAX => Ok(()),
+            got => Err(Error::Nested { offset, got }),
+        }
     }
 
     /// The bytes of the stream that were read so far.
@@ -352,6 +369,26 @@ fn checksum_in_software(crc: u32, bytes: &[u8]) -> u32 {
     digest.finalize()
 }
 
+/// How many objects and lists lie inside of one another, by the brackets that stand in no string.
+fn depth(json: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
 /// What follows the bytes that the checksum covers.
 fn checksum_tail(checksum: u32) -> [u8; CHECKSUM_TAIL] {
     let mut tail = *b"00000000\"}";
@@ -365,6 +402,8 @@ const CRC32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 const CHECKSUM_KEY: &[u8] = b",\"crc32c\":\"";
 const CHECKSUM_TAIL: usize = 10;
+/// What stands behind the checksum's digits.
+const CLOSING: &[u8] = b"\"}";
 
 #[cfg(test)]
 mod tests {
@@ -378,6 +417,22 @@ mod tests {
             let (front, back) = bytes.split_at(cut);
             let got = checksum_in_software(checksum_in_software(0, front), back);
             assert_eq!(got, checksum(checksum(0, front), back), "{cut}");
+        }
+    }
+
+    #[test]
+    fn depth_counts_what_is_open_at_once_outside_of_strings() {
+        let table: [(&[u8], usize); 7] = [
+            (b"", 0),
+            (br#"{"a":[1,{"b":2}],"c":[[]]}"#, 3),
+            (br#"{"a":"[[[["}"#, 1),
+            (br#"{"a":"\"[[["}"#, 1),
+            (br#"{"a":"\\",[[""#, 3),
+            (b"]]]][", 1),
+            (&[b'['; 20], 20),
+        ];
+        for (json, wanted) in table {
+            assert_eq!(depth(json), wanted, "{}", json.escape_ascii());
         }
     }
 

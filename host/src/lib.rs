@@ -4,7 +4,8 @@
 //! reads the stream of a whole machine, `dirty` which pages a device has written to. `conform` tries the rules of the uapi
 //! on a driver, and `sim` stands in for hardware.
 //!
-//! Without it there is neither std nor libc nor an allocator, and what stays is system calls and file descriptors:
+//! Without it there is neither std nor an allocator, nor libc where rustix makes the system calls itself (x86, Arm, RISC-V;
+//! on s390x and PowerPC it takes libc's), and what stays is system calls and file descriptors:
 //! [`ioctl`], [`attach`] for a device's files, [`device`] and [`link`] for core's `Device` and `Transport` over file
 //! descriptors, [`frame`] for what stands around the payloads. `tests/without_std` is a program made of these.
 //!

@@ -252,6 +252,19 @@ fn a_description_of_more_than_64_kibibytes_is_refused_unread() {
 }
 
 #[test]
+fn a_description_that_is_nested_too_deep_is_refused_before_it_is_parsed() {
+    let good = save(&mut device(SIZE, 7), None, Leave::Running);
+    let nested = |deep: usize| {
+        let (open, close) = ("[".repeat(deep), "]".repeat(deep));
+        with_description(&good, &format!("{{\"x\":{open}{close},\"crc32c\":\""))
+    };
+    let error = refused(&nested(16), &good, "nested 17 deep");
+    assert!(error.to_string().contains("is nested 17 deep, 16 at most are read"), "{error}");
+    let error = refused(&nested(15), &good, "nested 16 deep, and not ours");
+    assert!(!error.to_string().contains("nested"), "{error}");
+}
+
+#[test]
 fn a_stream_whose_description_has_no_checksum_is_refused() {
     let good = save(&mut device(SIZE, 7), None, Leave::Running);
     // QEMU loads this description; it was made by hand, and nothing protects what stands before it.

@@ -29,6 +29,14 @@ fn every_frame_error_says_where_and_what_was_wanted_and_got_as_the_one_of_a_file
             "the stream is damaged: wanted crc32c 0a0b0c0d of its first 400 bytes, its description has \"00000000\"",
         ),
         (
+            Error::Checksum { wanted: 0x0a0b_0c0d, got: *b"0a0b0c0dxx", covered: 400 },
+            "the stream is damaged: wanted crc32c 0a0b0c0d of its first 400 bytes, its description has \"0a0b0c0dxx\"",
+        ),
+        (
+            Error::Nested { offset: 300, got: 17 },
+            "at byte 300: wanted a description of ours, got one that is nested 17 deep, 16 at most are read",
+        ),
+        (
             Error::Trailing { offset: 400 },
             "at byte 400: wanted the end of the stream behind its description, got more bytes",
         ),
@@ -40,10 +48,11 @@ fn every_frame_error_says_where_and_what_was_wanted_and_got_as_the_one_of_a_file
         | Error::Section { .. }
         | Error::NoChecksum { .. }
         | Error::Checksum { .. }
-        | Error::Trailing { .. } => 6,
+        | Error::Nested { .. }
+        | Error::Trailing { .. } => 7,
     };
     check(&table, variants);
-    for (error, text) in &table[..5] {
+    for (error, text) in &table[..7] {
         assert_eq!(file::Error::from(*error).to_string(), *text);
     }
 }

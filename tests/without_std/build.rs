@@ -1,4 +1,6 @@
-//! Links the program with nothing but itself: no start-up code, no C library, no dynamic loader, no table for unwinding.
+//! Links the program with nothing but itself.
+//!
+//! Deliberately absent: start-up code, the C library, a dynamic loader, and a table for unwinding.
 
 fn main() {
     for argument in ARGUMENTS {

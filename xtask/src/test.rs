@@ -58,7 +58,7 @@ fn steps(options: &Options) -> Vec<Step> {
         ("no panic", Box::new(|| panic_free::run(&panic_free::Options::default()))),
         ("sizes", Box::new(|| size::run(&size::Options::default()))),
         ("C interface", Box::new(move || capi::run(&capi::Options::of_ci(others)))),
-        ("documentation", Box::new(|| check(&["doc", "--workspace", "--all-features", "--no-deps"]))),
+        ("documentation", Box::new(documentation)),
     ];
     let first_tests = steps.iter().position(|(name, _)| *name == "tests").unwrap_or_default();
     let apart = APART.iter().map(|apart| -> Step { (apart.name, Box::new(|| apart.check())) });
@@ -110,6 +110,13 @@ fn check(arguments: &[&str]) -> Result<Tally> {
     let status = command.status().with_context(|| format!("cannot run {}", command::show(&command)))?;
     ensure!(status.success(), "{}: {status}", command::show(&command));
     Ok(PASSED)
+}
+
+/// Builds the documentation of all features, and that of host without std.
+fn documentation() -> Result<Tally> {
+    let whole = check(&["doc", "--workspace", "--all-features", "--no-deps"])?;
+    let no_std = check(&["doc", "--package", HOST, "--no-default-features", "--no-deps"])?;
+    Ok([whole, no_std].into_iter().sum())
 }
 
 /// A package that is a workspace of its own: it has a panic handler, or another toolchain builds it.

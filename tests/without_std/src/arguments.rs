@@ -86,4 +86,5 @@ const USAGE: &str = "usage:
   without-std save DEVICE DRIVER@ADDRESS [--precopy] > FILE
   without-std load DEVICE DRIVER@ADDRESS < FILE
 DEVICE is /dev/vfio/devices/vfioN, or its group /dev/vfio/N; for example:
-  without-std save /dev/vfio/devices/vfio0 mlx5_vfio_pci@0000:3b:00.2 > card.state";
+  without-std save /dev/vfio/devices/vfio0 mlx5_vfio_pci@0000:3b:00.2 > card.state
+A signal that ends it leaves the device in the middle: see vfio-migrate recover --help";

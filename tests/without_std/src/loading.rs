@@ -9,13 +9,13 @@ use vfio_migration_core::session::{Destination, DestinationPhase, Event, Misuse}
 use vfio_migration_core::stream::section::{Begins, Continues, Item};
 use vfio_migration_host::attach::Attached;
 use vfio_migration_host::device::Device;
-use vfio_migration_host::frame::{Error, FORMAT, Reader};
+use vfio_migration_host::frame::{DESCRIPTION_MAX, Error, FORMAT, Reader};
 use vfio_migration_host::link::Link;
 
 use crate::arguments::Arguments;
 use crate::saving::misuse;
 use crate::say::{Exit, refuse};
-use crate::start::{STANDARD_INPUT, standard};
+use crate::start::Standard;
 
 /// A device on its way in.
 pub(crate) struct Loading<'m> {
@@ -34,7 +34,7 @@ impl<'m> Loading<'m> {
     /// A session with the stream on standard input.
     pub(crate) fn new(card: &'m mut Device<Attached>, piece: &'m mut [u8]) -> Result<Self, Exit> {
         let destination = Destination::new(card.features(), card.state(), false, piece).map_err(misuse)?;
-        let stream = Reader::new(Link::new(standard(STANDARD_INPUT), None));
+        let stream = Reader::new(Link::new(Standard::Input.fd(), None));
         Ok(Self { destination, card, stream, id: 0, idstr: heapless::Vec::new(), payload: 0, data_bytes: 0 })
     }
 
@@ -124,16 +124,16 @@ impl<'m> Loading<'m> {
             item => return Err(unexpected(offset, "the end of the stream (saved without --config)", &item)),
         }
         let offset = self.stream.offset();
-        let json = match self.stream.item().map_err(damaged)? {
-            Item::Description { length } => {
-                usize::try_from(length).ok().and_then(|length| room.get_mut(..length))
-            }
+        let length = match self.stream.item().map_err(damaged)? {
+            Item::Description { length } => length,
             item => return Err(unexpected(offset, "a description", &item)),
         };
+        let json = usize::try_from(length).ok().and_then(|length| room.get_mut(..length));
         let json = json.ok_or_else(|| {
+            let wanted = DESCRIPTION_MAX;
             refuse!(
                 Exit::Stream,
-                "at byte {offset}: wanted a description of at most 64 KiB, got a longer one"
+                "at byte {offset}: wanted a description of at most {wanted} bytes, got {length}"
             )
         })?;
         self.stream.description(json).map_err(damaged)?;

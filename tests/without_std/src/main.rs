@@ -5,9 +5,11 @@
 //!
 //! DEVICE is `/dev/vfio/devices/vfioN`, or `/dev/vfio/N` where the kernel has groups. The files are those of
 //! `vfio-migrate`. Exit codes: 0 done; 2 wrong usage; 3 the device refused; 4 the stream was refused; 5 it could not be
-//! read or written.
+//! read or written; 101 a mistake
+//! in this program.
 //!
-//! Deliberately absent: a look into sysfs, and the configuration of a PCI function. A hypervisor knows its devices.
+//! Deliberately absent: a look into sysfs, and the configuration of a PCI function: a hypervisor knows its devices. And what
+//! happens on a signal: one that ends the program leaves the device in the middle, and `vfio-migrate recover` brings it back.
 
 #![no_std]
 #![no_main]

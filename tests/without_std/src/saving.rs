@@ -17,7 +17,7 @@ use vfio_migration_host::link::Link;
 
 use crate::arguments::Arguments;
 use crate::say::{Exit, refuse};
-use crate::start::{STANDARD_OUTPUT, standard};
+use crate::start::Standard;
 
 /// The number of the device's sections; QEMU takes any but 0.
 const ID: u32 = 1;
@@ -44,7 +44,7 @@ impl<'m> Saving<'m> {
     /// A session with the stream, which begins, on standard output.
     pub(crate) fn new(card: &'m mut Device<Attached>, piece: &'m mut [u8]) -> Result<Self, Exit> {
         let source = Source::new(card.features(), card.state(), false, piece).map_err(misuse)?;
-        let out = Writer::begin(Link::new(standard(STANDARD_OUTPUT), None)).map_err(|code| write(0, code))?;
+        let out = Writer::begin(Link::new(Standard::Output.fd(), None)).map_err(|code| write(0, code))?;
         Ok(Self { source, card, out, data_bytes: 0, limit: None, is_whole: false })
     }
 

@@ -7,7 +7,7 @@ use core::fmt::{self, Write as _};
 
 use vfio_migration_core::session::Cause;
 
-use crate::start::{self, STANDARD_ERROR};
+use crate::start::Standard;
 
 /// How the program ends where it is not done; the numbers are those of `vfio-migrate`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl fmt::Write for StandardError {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut bytes = text.as_bytes();
         while !bytes.is_empty() {
-            let count = rustix::io::write(start::standard(STANDARD_ERROR), bytes).map_err(|_| fmt::Error)?;
+            let count = rustix::io::write(Standard::Error.fd(), bytes).map_err(|_| fmt::Error)?;
             bytes = bytes.get(count.max(1)..).unwrap_or_default();
         }
         Ok(())

@@ -26,18 +26,26 @@ pub(crate) struct Memory {
     pub(crate) description: [u8; DESCRIPTION_MAX as usize],
 }
 
-/// The numbers of the descriptors that every process is given.
-pub(crate) const STANDARD_INPUT: i32 = 0;
-/// Where a saved stream goes.
-pub(crate) const STANDARD_OUTPUT: i32 = 1;
-/// Where messages go.
-pub(crate) const STANDARD_ERROR: i32 = 2;
-
 /// One of the three descriptors that every process is given.
-pub(crate) fn standard(number: i32) -> BorrowedFd<'static> {
-    // SAFETY: the number is not -1; `begin` ends the program where nothing is open under one of the three, and nobody
-    // closes them.
-    unsafe { BorrowedFd::borrow_raw(number) }
+#[derive(Clone, Copy)]
+pub(crate) enum Standard {
+    /// Where a stream comes from.
+    Input = 0,
+    /// Where a saved stream goes.
+    Output = 1,
+    /// Where messages go.
+    Error = 2,
+}
+
+impl Standard {
+    const ALL: [Self; 3] = [Self::Input, Self::Output, Self::Error];
+
+    /// The descriptor.
+    pub(crate) fn fd(self) -> BorrowedFd<'static> {
+        // SAFETY: none of the three numbers is -1. The first use is the question in `begin` whether something is open under
+        // each; the kernel says so of any number. Where nothing is, the program ends there, and otherwise nobody closes them.
+        unsafe { BorrowedFd::borrow_raw(self as i32) }
+    }
 }
 
 // The kernel enters with a stack that is aligned to 16 bytes and holds the number of arguments, their addresses, and a
@@ -61,10 +69,7 @@ unsafe extern "C" fn begin(stack: *const *const c_char) -> ! {
     static mut MEMORY: Memory =
         Memory { piece: [0; 64 * 1024 + HEADERS], description: [0; DESCRIPTION_MAX as usize] };
     // A descriptor that is not there would become that of the next file, the device's.
-    if [STANDARD_INPUT, STANDARD_OUTPUT, STANDARD_ERROR]
-        .iter()
-        .any(|&number| fcntl_getfd(standard(number)).is_err())
-    {
+    if Standard::ALL.iter().any(|standard| fcntl_getfd(standard.fd()).is_err()) {
         exit(Exit::InputOutput as i32);
     }
     ignore_broken_pipes();

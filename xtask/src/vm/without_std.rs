@@ -20,13 +20,9 @@ pub(super) fn build() -> Result<PathBuf> {
     let folder = folder()?;
     let file = command::step("building the program without std", || compile(&folder))?;
     let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    println!("{}: {} bytes of at most {LIMIT}, static, no libc", file.display(), bytes.len());
-    ensure!(
-        bytes.len() <= LIMIT,
-        "the program without std: wanted at most {LIMIT} bytes, got {}",
-        bytes.len()
-    );
+    check_size(bytes.len())?;
     check_alone(&bytes)?;
+    println!("{}: {} bytes of at most {LIMIT}, static, no libc", file.display(), bytes.len());
     Ok(file)
 }
 
@@ -42,6 +38,12 @@ fn compile(folder: &Path) -> Result<PathBuf> {
     build.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     command::output(&mut build)?;
     Ok(folder.join(TARGET).join("release/without-std"))
+}
+
+/// Fails where the program has grown too large.
+fn check_size(got: usize) -> Result<()> {
+    ensure!(got <= LIMIT, "the program without std: wanted at most {LIMIT} bytes, got {got}");
+    Ok(())
 }
 
 /// Fails where the kernel or a loader would bring something else into its memory.
@@ -63,6 +65,13 @@ const LIMIT: usize = 64 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn program_of_a_byte_too_many_is_refused() {
+        check_size(LIMIT).unwrap();
+        let refused = check_size(LIMIT + 1).unwrap_err().to_string();
+        assert!(refused.ends_with("wanted at most 65536 bytes, got 65537"), "{refused}");
+    }
 
     #[test]
     fn program_with_a_loader_is_not_alone() {
