@@ -1,6 +1,7 @@
 //! What a VMM on Linux does to move a device: `vmm send DEVICE > stream` here, `vmm receive DEVICE < stream` there.
 //!
-//! Deliberately absent: the guest, and an answer of the receiver, which a VMM waits for before it forgets the device.
+//! Deliberately absent: the guest; a look at where the stream goes; and an answer of the receiver, which a VMM waits for
+//! before it forgets the device.
 
 use std::error::Error;
 use std::io::{self, stdin, stdout};
@@ -16,9 +17,23 @@ use vfio_migration_host::open::{Identity, Name};
 use vfio_migration_host::sim::{Assigned, Sim};
 use vfio_migration_host::transfer::{self, Leave, Load, Member, Migratable, PreCopy, Report, Save};
 
+/// Which side of the migration this is.
+#[derive(Clone, Copy)]
+enum Role {
+    Send,
+    Receive,
+}
+
 fn main() {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let [role, name] = &arguments[..] else { panic!("wanted: vmm send|receive DEVICE") };
+    let arguments: Vec<String> = env::args_os().skip(1).map(|word| word.to_string_lossy().into()).collect();
+    let (role, name) = match &arguments[..] {
+        [role, name] if role == "send" => (Role::Send, name),
+        [role, name] if role == "receive" => (Role::Receive, name),
+        _ => {
+            eprintln!("wanted: vmm send DEVICE > STREAM, or vmm receive DEVICE < STREAM");
+            process::exit(2);
+        }
+    };
     match open_and_migrate(role, name) {
         Ok(report) => eprintln!("{} bytes, stood still for {:?}", report.stream_bytes, report.downtime),
         Err(error) => {
@@ -28,7 +43,7 @@ fn main() {
     }
 }
 
-fn open_and_migrate(role: &str, name: &str) -> Result<Report, Box<dyn Error>> {
+fn open_and_migrate(role: Role, name: &str) -> Result<Report, Box<dyn Error>> {
     if let Some(config) = name.strip_prefix("sim:") {
         let (sim, address) = (Sim::new(config.parse()?), process::id().to_string());
         let (features, now) = (sim.features(), sim.get_state());
@@ -43,7 +58,7 @@ fn open_and_migrate(role: &str, name: &str) -> Result<Report, Box<dyn Error>> {
 
 /// Sends or receives one device. Whatever goes wrong, the error says it, and where the device is then.
 fn migrate<D: Migratable>(
-    role: &str,
+    role: Role,
     mut device: D,
     features: Features,
     now: State,
@@ -55,15 +70,14 @@ fn migrate<D: Migratable>(
     let watch = |event: &Event| eprintln!("{event}"); // each thing done, whether it worked or not
     match role {
         // What can be copied while the guest works goes first; `keep` is called before the device goes on.
-        "send" => {
+        Role::Send => {
             let plan =
                 Save { leave: Some(Leave::Stopped), pre_copy: Some(PreCopy::default()), ..Save::default() };
             Ok(transfer::save(vec![member], Link::new(stdout().as_fd(), None), &plan, keep, &watch)?)
         }
-        "receive" => {
+        Role::Receive => {
             Ok(transfer::load(vec![member], Link::new(stdin().as_fd(), None), &Load::default(), &watch)?)
         }
-        _ => Err("wanted: vmm send|receive DEVICE".into()),
     }
 }
 

@@ -24,6 +24,9 @@ use crate::interrupt::Interrupt;
 use crate::wait::until_done;
 
 /// A stream over `Fd`. Use one for one direction.
+///
+/// What was gathered leaves with the next large send or by [`Link::flush`], never by dropping the link: flush it before
+/// you let go of it, or the stream lacks its last bytes.
 #[derive(Debug)]
 pub struct Link<Fd = OwnedFd> {
     fd: Fd,

@@ -46,10 +46,8 @@ fn steps(options: &Options) -> Vec<Step> {
         ("lints", Box::new(|| check(CLIPPY))),
         ("lints, no std", Box::new(|| check(NO_STD_CLIPPY))),
         ("lints, std alone", Box::new(|| check(STD_CLIPPY))),
-        (
-            "tests",
-            Box::new(|| tests(&["test", "--workspace", "--all-features", "--all-targets", "--no-fail-fast"])),
-        ),
+        ("examples", Box::new(|| check(&["build", "--workspace", "--all-features", "--examples"]))),
+        ("tests", Box::new(|| tests(TESTS))),
         (
             "doc tests",
             Box::new(|| tests(&["test", "--workspace", "--all-features", "--doc", "--no-fail-fast"])),
@@ -60,7 +58,7 @@ fn steps(options: &Options) -> Vec<Step> {
         ("C interface", Box::new(move || capi::run(&capi::Options::of_ci(others)))),
         ("documentation", Box::new(documentation)),
     ];
-    let first_tests = steps.iter().position(|(name, _)| *name == "tests").unwrap_or_default();
+    let first_tests = steps.iter().position(|(name, _)| *name == "examples").unwrap_or_default();
     let apart = APART.iter().map(|apart| -> Step { (apart.name, Box::new(|| apart.check())) });
     steps.splice(first_tests..first_tests, apart);
     if !options.skip_cross {
@@ -135,7 +133,8 @@ impl Apart {
         let format = check(&["fmt", "--manifest-path", &manifest, "--", "--check"])?;
         let folder = target()?.join("lints");
         let folder = folder.to_str().context("the path of the target folder is not UTF-8")?;
-        let clippy = ["clippy", "--manifest-path", &manifest, "--target-dir", folder];
+        // Its lock file is to be current: no build may write into the checkout.
+        let clippy = ["clippy", "--locked", "--manifest-path", &manifest, "--target-dir", folder];
         let lints = check(&[&clippy[..], self.clippy, &["--", "-D", "warnings"]].concat())?;
         Ok([format, lints].into_iter().sum())
     }
@@ -158,6 +157,9 @@ const PASSED: Tally = Tally { passed: 1, failed: 0 };
 const FAILED: Tally = Tally { passed: 0, failed: 1 };
 
 const CLIPPY: &[&str] = &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
+
+/// Those of the examples, too; as programs, which other tests run, these were built before.
+const TESTS: &[&str] = &["test", "--workspace", "--all-features", "--all-targets", "--no-fail-fast"];
 
 // One package at a time: within a workspace the features of all that is built are on.
 const NO_STD_CLIPPY: &[&str] =

@@ -41,6 +41,15 @@ fn a_vmm_refuses_a_damaged_stream_and_says_where_the_device_is() {
     assert!(told.contains("wanted crc32c") && told.contains("reset to RUNNING"), "{told}");
 }
 
+#[test]
+fn a_vmm_says_how_it_is_used_before_it_opens_anything() {
+    for arguments in [&["bogus", "fd:0"][..], &["send"], &["--help"], &[]] {
+        let output = vmm(arguments).output().unwrap();
+        assert_eq!(code(&output), Some(2), "{arguments:?}");
+        assert!(stderr(&output).starts_with("wanted: vmm send DEVICE"), "{}", stderr(&output));
+    }
+}
+
 fn receive(file: &Path) -> Output {
     vmm(&["receive", "sim:size=3MiB"]).stdin(File::open(file).unwrap()).output().unwrap()
 }

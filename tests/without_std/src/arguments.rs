@@ -48,7 +48,11 @@ impl<'a> Arguments<'a> {
             return Err(usage());
         }
         let got = || name.to_bytes().escape_ascii();
-        let (Ok(path), Some((driver, address))) = (path.to_str(), split(name)) else {
+        let Ok(path) = path.to_str() else {
+            let got = path.to_bytes().escape_ascii();
+            return Err(refuse!(Exit::Usage, "wanted a path in UTF-8, got {got}"));
+        };
+        let Some((driver, address)) = split(name) else {
             return Err(refuse!(Exit::Usage, "wanted DRIVER@ADDRESS, got {}\n{USAGE}", got()));
         };
         let mut idstr = Name::new();

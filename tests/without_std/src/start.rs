@@ -69,7 +69,8 @@ unsafe extern "C" fn begin(stack: *const *const c_char) -> ! {
     static mut MEMORY: Memory =
         Memory { piece: [0; 64 * 1024 + HEADERS], description: [0; DESCRIPTION_MAX as usize] };
     // A descriptor that is not there would become that of the next file, the device's.
-    if Standard::ALL.iter().any(|standard| fcntl_getfd(standard.fd()).is_err()) {
+    if let Some(closed) = Standard::ALL.iter().position(|standard| fcntl_getfd(standard.fd()).is_err()) {
+        say(format_args!("wanted an open descriptor {closed}, got a closed one"));
         exit(Exit::InputOutput as i32);
     }
     ignore_broken_pipes();
