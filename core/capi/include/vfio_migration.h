@@ -727,10 +727,11 @@ vfio_status vfio_arc(uint64_t features,
 // Begins a session for a device with `features` (the flags of VFIO_DEVICE_FEATURE_MIGRATION) that GET says is in state
 // `now`: RUNNING, or STOP for a paused machine's device. With `switchover_ack` it sends INIT_DATA_SENT, which the
 // destination must have agreed to. Of the `length` bytes of `buffer`, at least VFIO_BUFFER_MIN, all but
-// VFIO_SOURCE_HEADERS hold data; the first VFIO_SOURCE_DATA_AT are not read to. The buffer is set to 0 whatever the
-// answer; it is the session's up to its last call. Storage that held a session may be begun anew.
+// VFIO_SOURCE_HEADERS hold data; the first VFIO_SOURCE_DATA_AT are not read to. The buffer is set to 0, and is the
+// session's up to its last call. Storage that held a session may be begun anew.
 //
-// Answers VFIO_STATUS_SMALL_BUFFER, VFIO_STATUS_WRONG_STATE, VFIO_STATUS_NOT_MIGRATABLE, VFIO_STATUS_BAD_MEMORY.
+// Where `source` is aligned and not NULL, what lived there before is over whatever the answer: after a refusal there is
+// no session, and the buffer was set to 0 or left alone. Answers VFIO_STATUS_SMALL_BUFFER, VFIO_STATUS_WRONG_STATE, VFIO_STATUS_NOT_MIGRATABLE, VFIO_STATUS_BAD_MEMORY.
 vfio_status vfio_source_init(struct vfio_source *source,
                              uint64_t features,
                              uint32_t now,
@@ -818,10 +819,11 @@ vfio_status vfio_source_complete(struct vfio_source *source,
 
 // Begins a session for a device with `features` (the flags of VFIO_DEVICE_FEATURE_MIGRATION) that GET says is in state
 // `now`: RUNNING or STOP. With `switchover_ack` the source may send INIT_DATA_SENT, provided that the device has
-// PRE_COPY. All `length` bytes of `buffer`, at least VFIO_BUFFER_MIN, take data. The buffer is set to 0 whatever the
-// answer; it is the session's up to its last call. Storage that held a session may be begun anew.
+// PRE_COPY. All `length` bytes of `buffer`, at least VFIO_BUFFER_MIN, take data. The buffer is set to 0, and is the
+// session's up to its last call. Storage that held a session may be begun anew.
 //
-// Answers VFIO_STATUS_SMALL_BUFFER, VFIO_STATUS_WRONG_STATE, VFIO_STATUS_NOT_MIGRATABLE, VFIO_STATUS_BAD_MEMORY.
+// Where `destination` is aligned and not NULL, what lived there before is over whatever the answer: after a refusal
+// there is no session, and the buffer was set to 0 or left alone. Answers VFIO_STATUS_SMALL_BUFFER, VFIO_STATUS_WRONG_STATE, VFIO_STATUS_NOT_MIGRATABLE, VFIO_STATUS_BAD_MEMORY.
 vfio_status vfio_destination_init(struct vfio_destination *destination,
                                   uint64_t features,
                                   uint32_t now,

@@ -29,7 +29,7 @@ unsafe impl Plain for u64 {}
 pub(crate) unsafe trait Storage: Sized {
     /// What lives in it.
     type Session;
-    /// Tells it from others; no two have the same.
+    /// Tells it from others; no two have the same. It is odd, so that no slot's mark is 0, which is nobody's.
     const MARK: usize;
 }
 
@@ -41,18 +41,26 @@ pub(crate) struct Slot<T> {
     session: T,
 }
 
-/// Writes a session into its storage.
+/// Writes a session into its storage. Where none can be made, and while one is made, there is none: what lived there
+/// before is over, whoever still calls it.
 ///
 /// # Safety
 /// `storage` is NULL, misaligned, or points to memory of its type that is there and that nobody else uses.
-pub(crate) unsafe fn begin<S: Storage>(storage: *mut S, session: S::Session) -> Result<(), vfio_status> {
+pub(crate) unsafe fn begin<S: Storage>(
+    storage: *mut S,
+    make: impl FnOnce() -> Result<S::Session, vfio_status>,
+) -> Result<(), vfio_status> {
     const { assert!(size_of::<Slot<S::Session>>() <= size_of::<S>(), "the header's storage is too small") };
     const { assert!(align_of::<Slot<S::Session>>() <= align_of::<S>(), "the header's storage is misaligned") };
+    const { assert!(align_of::<S>() > 1 && S::MARK % 2 == 1, "a slot's mark can be 0") };
     check(storage)?;
-    let slot = Slot { mark: mark(storage), session };
+    let slot = storage.cast::<Slot<S::Session>>();
     // SAFETY: the pointer is neither NULL nor misaligned, and by the caller's contract its memory is there and unused;
-    // the two assertions say that a slot fits there. What stood there before needs no drop: sessions have none.
-    unsafe { storage.cast::<Slot<S::Session>>().write(slot) };
+    // the mark is the first in a slot, and the first two assertions say that a slot fits there.
+    unsafe { slot.cast::<usize>().write(0) };
+    let session = make()?;
+    // SAFETY: as above. What stood there before needs no drop: sessions have none.
+    unsafe { slot.write(Slot { mark: mark(storage), session }) };
     Ok(())
 }
 

@@ -112,7 +112,7 @@ pub unsafe extern "C" fn vfio_record_encode_data_head(length: u64, out: *mut u8)
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vfio_decoder_init(decoder: *mut vfio_decoder) -> vfio_status {
     // SAFETY: the contract of this function is that of `begin`.
-    unsafe { begin(decoder, Decoder::new()) }.into()
+    unsafe { begin(decoder, || Ok(Decoder::new())) }.into()
 }
 
 /// Writes into `wanted` what the payload goes on with.
