@@ -74,6 +74,7 @@ static void decoder_refuses_what_it_did_not_want(void)
     static const uint8_t data[] = { 0xff, 0xff, 0xff, 0xff, 0xef, 0x10, 0, 4 }, five[8] = { [7] = 5 };
     uint8_t unknown[] = { 0xff, 0xff, 0xff, 0xff, 0xef, 0x10, 0, 7 };
     vfio_decoder copy;
+    vfio_wanted wanted;
     vfio_word word;
     vfio_cause cause;
     memset(&cause, 0, sizeof cause);
@@ -84,6 +85,14 @@ static void decoder_refuses_what_it_did_not_want(void)
     CHECK(vfio_decoder_word(&decoder, unknown, &word, &cause) == VFIO_STATUS_DAMAGED);
     CHECK(cause.kind == VFIO_CAUSE_UNKNOWN_TAG && cause.got == 0xffffffffef100007u && cause.offset == 0);
     CHECK(vfio_decoder_data(&decoder, 1) == VFIO_STATUS_WRONG_ORDER);
+    // An answer that could not be written is not made.
+    uint64_t words[16] = { 0 };
+    void *crooked = (uint8_t *)words + 1;
+    CHECK(vfio_decoder_word(&decoder, data, crooked, &cause) == VFIO_STATUS_MISALIGNED);
+    CHECK(vfio_decoder_word(&decoder, data, &word, crooked) == VFIO_STATUS_MISALIGNED);
+    CHECK(vfio_decoder_word(&decoder, unknown, NULL, crooked) == VFIO_STATUS_MISALIGNED);
+    CHECK(vfio_decoder_wanted(&decoder, crooked) == VFIO_STATUS_MISALIGNED);
+    CHECK(vfio_decoder_wanted(&decoder, &wanted) == VFIO_STATUS_OK && wanted.offset == 0);
     CHECK(vfio_decoder_config(&decoder, 1) == VFIO_STATUS_WRONG_ORDER);
     CHECK(vfio_decoder_word(&decoder, data, &word, NULL) == VFIO_STATUS_OK && word.tag == VFIO_TAG_DATA);
     CHECK(vfio_decoder_word(&decoder, five, &word, NULL) == VFIO_STATUS_OK && word.tag == 0 && word.length == 5);
@@ -180,6 +189,23 @@ static void items_that_can_not_be_are_refused(void)
     CHECK(vfio_item_decode(bytes, 5, &item, NULL) == VFIO_STATUS_NULL);
 }
 
+static void nothing_is_written_where_a_length_could_not_be(void)
+{
+    static const uint8_t end[] = { 3, 0, 0, 0, 38 }, ack[] = { 0, 7, 0, 0 };
+    uint64_t words[4] = { 0 };
+    void *crooked = (uint8_t *)words + 1;
+    uint8_t bytes[VFIO_ITEM_MAX] = { 0xa5 };
+    vfio_item item = begin(VFIO_ITEM_START);
+    vfio_message message = { .kind = VFIO_MESSAGE_SWITCHOVER_ACK };
+    CHECK(vfio_item_encode(&item, bytes, sizeof bytes, crooked) == VFIO_STATUS_MISALIGNED);
+    CHECK(vfio_message_encode(&message, bytes, sizeof bytes, crooked) == VFIO_STATUS_MISALIGNED);
+    CHECK(bytes[0] == 0xa5);
+    message.kind = 77;
+    CHECK(vfio_item_decode(end, sizeof end, &item, crooked) == VFIO_STATUS_MISALIGNED);
+    CHECK(vfio_message_decode(ack, sizeof ack, &message, crooked) == VFIO_STATUS_MISALIGNED);
+    CHECK(item.kind == VFIO_ITEM_START && message.kind == 77);
+}
+
 static void preamble_and_footer_are_their_bytes_and_nothing_else(void)
 {
     uint8_t preamble[VFIO_PREAMBLE], footer[VFIO_FOOTER];
@@ -250,5 +276,6 @@ void test_codecs(void)
     RUN(each_item_is_its_bytes);
     RUN(begin_of_a_section_wants_exactly_its_bytes);
     RUN(items_that_can_not_be_are_refused);
+    RUN(nothing_is_written_where_a_length_could_not_be);
     RUN(preamble_and_footer_are_their_bytes_and_nothing_else);
 }

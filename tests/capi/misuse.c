@@ -179,6 +179,12 @@ static void null_for_what_is_read_or_written_is_told(void)
     CHECK(vfio_destination_poll(&destination, crooked) == VFIO_STATUS_MISALIGNED);
     CHECK(vfio_destination_complete(&destination, NULL, NULL) == VFIO_STATUS_NULL);
     CHECK(vfio_destination_record(&destination, NULL) == VFIO_STATUS_NULL);
+    CHECK(vfio_destination_record(&destination, crooked) == VFIO_STATUS_MISALIGNED);
+    CHECK(vfio_destination_resume(&destination) == VFIO_STATUS_OK);
+    CHECK(vfio_destination_poll(&destination, &effect) == VFIO_STATUS_OK && effect.kind == VFIO_EFFECT_SET_STATE);
+    done = (vfio_done){ .kind = VFIO_EFFECT_SET_STATE };
+    CHECK(vfio_destination_complete(&destination, &done, crooked) == VFIO_STATUS_MISALIGNED);
+    CHECK(vfio_destination_complete(&destination, &done, NULL) == VFIO_STATUS_OK);
 }
 
 static void order_at_the_wrong_time_is_refused(void)

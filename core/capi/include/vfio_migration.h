@@ -961,7 +961,8 @@ vfio_status vfio_message_decode(const uint8_t *bytes_,
 // Writes an event in words to the `room` bytes of `out`, for instance "set STOP_COPY: ok" or "read data, room for 40:
 // error 5", and the length of the whole text without its NUL into `length`, which may be NULL.
 //
-// VFIO_STATUS_NO_ROOM where it was cut; it ends in NUL all the same unless `room` is 0.
+// VFIO_STATUS_NO_ROOM where it was cut; it ends in NUL all the same unless `room` is 0. The rest of `out` is set to 0.
+// Where there is nothing to say, for numbers that name nothing or an `event` that can't be read, the text is empty.
 vfio_status vfio_event_show(const struct vfio_event *event,
                             char *out,
                             size_t room,

@@ -7,7 +7,7 @@ use vfio_migration_core::device::Features;
 use vfio_migration_core::session::{Destination, Misuse};
 
 use crate::effect::{vfio_done, vfio_effect, vfio_event};
-use crate::memory::{Storage, begin, check, check_apart, open, read, room, write};
+use crate::memory::{Storage, begin, check, check_apart, check_if_wanted, open, read, room, write};
 use crate::phase::state;
 use crate::record::vfio_tag;
 use crate::status::vfio_status;
@@ -162,9 +162,7 @@ pub unsafe extern "C" fn vfio_destination_complete(
     event: *mut vfio_event,
 ) -> vfio_status {
     let completed = || {
-        if !event.is_null() {
-            check(event)?;
-        }
+        check_if_wanted(event)?;
         // SAFETY: by the contract of this function the caller has written `done`.
         let done = unsafe { read(done) }?;
         // SAFETY: the contract of this function is that of `open`.

@@ -94,15 +94,16 @@ pub(crate) unsafe fn read<T: Plain>(pointer: *const T) -> Result<T, vfio_status>
     Ok(unsafe { pointer.read() })
 }
 
-/// Writes for the caller, who may not want it: then the pointer is NULL.
+/// Writes for the caller, who may not want it: then the pointer is NULL. Where something has changed before, the pointer
+/// must have been checked before that.
 ///
 /// # Safety
 /// `pointer` is NULL, misaligned, or points to memory of its type that is there and that nobody else uses.
 pub(crate) unsafe fn write<T: Plain>(pointer: *mut T, value: T) -> Result<(), vfio_status> {
+    check_if_wanted(pointer)?;
     if pointer.is_null() {
         return Ok(());
     }
-    check(pointer)?;
     // SAFETY: the pointer is neither NULL nor misaligned, and by the caller's contract its memory is there and unused.
     unsafe { pointer.write(value) };
     Ok(())
@@ -147,6 +148,11 @@ pub(crate) fn check<T>(pointer: *const T) -> Result<(), vfio_status> {
         return Err(vfio_status::VFIO_STATUS_MISALIGNED);
     }
     Ok(())
+}
+
+/// As [`check`], of a pointer that may be NULL.
+pub(crate) fn check_if_wanted<T>(pointer: *const T) -> Result<(), vfio_status> {
+    if pointer.is_null() { Ok(()) } else { check(pointer) }
 }
 
 /// That a buffer lies beside a session's storage.

@@ -4,7 +4,7 @@
 
 use vfio_migration_core::stream::record::{self, Decoder, Tag, Terminator, Wanted, Word};
 
-use crate::memory::{Plain, Storage, begin, bytes, check, open, write};
+use crate::memory::{Plain, Storage, begin, bytes, check, check_if_wanted, open, write};
 use crate::phase::vfio_cause;
 use crate::status::{numbered, vfio_status};
 
@@ -144,6 +144,8 @@ pub unsafe extern "C" fn vfio_decoder_word(
     cause: *mut vfio_cause,
 ) -> vfio_status {
     let taken = || {
+        check_if_wanted(word)?;
+        check_if_wanted(cause)?;
         // SAFETY: by the contract of this function there are so many bytes.
         let bytes = unsafe { array(bytes) }?;
         // SAFETY: the contract of this function is that of `open`.

@@ -6,7 +6,7 @@ use vfio_migration_core::device::Features;
 use vfio_migration_core::session::{Misuse, Source};
 
 use crate::effect::{vfio_done, vfio_effect, vfio_event};
-use crate::memory::{Storage, begin, check, check_apart, open, read, room, write};
+use crate::memory::{Storage, begin, check, check_apart, check_if_wanted, open, read, room, write};
 use crate::phase::state;
 use crate::status::vfio_status;
 
@@ -207,9 +207,7 @@ pub unsafe extern "C" fn vfio_source_complete(
     event: *mut vfio_event,
 ) -> vfio_status {
     let completed = || {
-        if !event.is_null() {
-            check(event)?;
-        }
+        check_if_wanted(event)?;
         // SAFETY: by the contract of this function the caller has written `done`.
         let done = unsafe { read(done) }?;
         // SAFETY: the contract of this function is that of `open`.
