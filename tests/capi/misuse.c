@@ -5,6 +5,10 @@
 #include "migrate.h"
 #include "tests.h"
 
+// Sessions are small on every machine; another size is another interface.
+_Static_assert(sizeof(vfio_source) == 128 && sizeof(vfio_destination) == 128, "a session has another size");
+_Static_assert(sizeof(vfio_decoder) == 40, "a decoder has another size");
+
 // One buffer for each session.
 static uint8_t buffer[128], other[128];
 static vfio_source source;

@@ -497,7 +497,7 @@ typedef uint32_t vfio_message_kind;
 // does, or after quiesce as far as RUNNING_P2P, as vfio_source_retreat does.
 typedef struct vfio_source {
     // The session's.
-    uint64_t words[24];
+    uint64_t words[16];
 } vfio_source;
 
 // Room for bytes. It is the session's, and stays there up to its next call.
@@ -651,13 +651,13 @@ typedef struct vfio_event {
 // refused a write may let RESUMING to STOP succeed with half a state.
 typedef struct vfio_destination {
     // The session's.
-    uint64_t words[24];
+    uint64_t words[16];
 } vfio_destination;
 
 // Walks one payload, word by word, without holding any of it; begun with vfio_decoder_init. It may be static.
 typedef struct vfio_decoder {
     // The decoder's.
-    uint64_t words[8];
+    uint64_t words[5];
 } vfio_decoder;
 
 // What a payload goes on with.

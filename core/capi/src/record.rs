@@ -68,7 +68,7 @@ pub struct vfio_word {
 #[repr(C)]
 pub struct vfio_decoder {
     /// The decoder's.
-    pub words: [u64; 8],
+    pub words: [u64; 5],
 }
 
 // SAFETY: repr(C), of integers.

@@ -23,7 +23,7 @@ use crate::status::vfio_status;
 #[repr(C)]
 pub struct vfio_source {
     /// The session's.
-    pub words: [u64; 24],
+    pub words: [u64; 16],
 }
 
 // SAFETY: repr(C), of integers.
