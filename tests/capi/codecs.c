@@ -161,7 +161,7 @@ static void begin_of_a_section_wants_exactly_its_bytes(void)
 
 static void items_that_can_not_be_are_refused(void)
 {
-    uint8_t bytes[VFIO_ITEM_MAX], long_name[300] = { 0 };
+    uint8_t bytes[VFIO_ITEM_MAX], long_name[VFIO_NAME_MAX] = { 0 };
     size_t length = 0;
     vfio_item item = begin(VFIO_ITEM_FULL);
     for (size_t room = 0; room < 31; room++) {
@@ -170,9 +170,15 @@ static void items_that_can_not_be_are_refused(void)
         CHECK(bytes[0] == 0xa5);
     }
     CHECK(vfio_item_encode(&item, bytes, 31, NULL) == VFIO_STATUS_OK);
+    // No room is enough for a longer name.
+    length = 77;
     item.name = long_name;
-    item.name_length = sizeof long_name;
-    CHECK(vfio_item_encode(&item, bytes, sizeof bytes, &length) == VFIO_STATUS_NO_ROOM && length == 300);
+    item.name_length = VFIO_NAME_MAX + 1;
+    CHECK(vfio_item_encode(&item, bytes, sizeof bytes, &length) == VFIO_STATUS_UNKNOWN_VALUE && length == 77);
+    item.name_length = SIZE_MAX;
+    CHECK(vfio_item_encode(&item, bytes, sizeof bytes, &length) == VFIO_STATUS_UNKNOWN_VALUE && length == 77);
+    item.name_length = VFIO_NAME_MAX;
+    CHECK(vfio_item_encode(&item, bytes, sizeof bytes, &length) == VFIO_STATUS_OK && length == VFIO_ITEM_MAX);
     item.name = NULL;
     CHECK(vfio_item_encode(&item, bytes, sizeof bytes, &length) == VFIO_STATUS_NULL);
     item.kind = 10;

@@ -911,9 +911,9 @@ vfio_status vfio_decoder_config(struct vfio_decoder *decoder, uint64_t length);
 
 // Writes the item to the front of the `room` bytes of `out`, and its length in bytes into `length`, which may be NULL.
 //
-// VFIO_STATUS_NO_ROOM where `out` is too short, VFIO_ITEM_MAX bytes always suffice, or the name longer than
-// VFIO_NAME_MAX; then `length` is what was wanted. VFIO_STATUS_UNKNOWN_VALUE for a kind that is none and a number of a
-// command that is too large.
+// VFIO_STATUS_NO_ROOM where `out` is too short, VFIO_ITEM_MAX bytes always suffice; then `length` is what was wanted.
+// VFIO_STATUS_UNKNOWN_VALUE for a kind that is none, a name longer than VFIO_NAME_MAX, and a number of a command that is
+// too large.
 vfio_status vfio_item_encode(const struct vfio_item *item,
                              uint8_t *out,
                              size_t room,

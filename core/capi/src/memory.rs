@@ -109,6 +109,22 @@ pub(crate) unsafe fn write<T: Plain>(pointer: *mut T, value: T) -> Result<(), vf
     Ok(())
 }
 
+/// Copies bytes of ours to the front of the caller's room, behind which nothing changes. Where the room is too short,
+/// nothing does.
+///
+/// # Safety
+/// `out` is NULL, or points to `room` bytes that are there and that nobody else uses; `bytes` is none of them.
+pub(crate) unsafe fn put(out: *mut u8, room: usize, bytes: &[u8]) -> Result<(), vfio_status> {
+    check(out)?;
+    if bytes.len() > room {
+        return Err(vfio_status::VFIO_STATUS_NO_ROOM);
+    }
+    // SAFETY: the pointer is not NULL, and bytes need no alignment; there are no more bytes than room, which by the
+    // caller's contract is there, unused, and apart from them.
+    unsafe { out.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    Ok(())
+}
+
 /// Bytes to read.
 ///
 /// # Safety

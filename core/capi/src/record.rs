@@ -4,7 +4,7 @@
 
 use vfio_migration_core::stream::record::{self, Decoder, Tag, Terminator, Wanted, Word};
 
-use crate::memory::{Plain, Storage, begin, bytes, check, check_if_wanted, open, write};
+use crate::memory::{Plain, Storage, begin, bytes, check, check_if_wanted, open, put, write};
 use crate::phase::vfio_cause;
 use crate::status::{numbered, vfio_status};
 
@@ -89,10 +89,9 @@ unsafe impl Storage for vfio_decoder {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vfio_record_encode(tag: u32, out: *mut u8) -> vfio_status {
     let encoded = || {
-        check(out)?;
         let record = record::encode(vfio_tag::from_raw(tag)?.into());
-        // SAFETY: by the contract of this function there are so many bytes; an array of bytes is aligned as they are.
-        unsafe { write(out.cast(), record) }
+        // SAFETY: by the contract of this function there are so many bytes.
+        unsafe { put(out, VFIO_WORD, &record) }
     };
     encoded().into()
 }
@@ -100,12 +99,8 @@ pub unsafe extern "C" fn vfio_record_encode(tag: u32, out: *mut u8) -> vfio_stat
 /// Writes the VFIO_DATA_HEAD bytes that stand before the `length` bytes of a DATA record to `out`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vfio_record_encode_data_head(length: u64, out: *mut u8) -> vfio_status {
-    let encoded = || {
-        check(out)?;
-        // SAFETY: by the contract of this function there are so many bytes; an array of bytes is aligned as they are.
-        unsafe { write(out.cast(), record::encode_data_head(length)) }
-    };
-    encoded().into()
+    // SAFETY: by the contract of this function there are so many bytes.
+    unsafe { put(out, VFIO_DATA_HEAD, &record::encode_data_head(length)) }.into()
 }
 
 /// Begins a decoder at a payload's first byte.
