@@ -6,9 +6,10 @@
 //
 // Memory. The caller gives a session its storage and lends it a buffer; both may be static. From `_init` until its last
 // call a session owns both: storage must not be copied or moved (a copy is answered with
-// `VFIO_STATUS_NOT_INITIALISED`), and of the buffer only what the last `_poll` has handed out may be touched, up to the
-// next `_poll`, `_complete` or order. There is nothing to free: a session that is called no more is over. Its device
-// is not: leave a session in the middle with `_cancel`, and carry that out.
+// `VFIO_STATUS_NOT_INITIALISED`), and of the buffer only what the last `_poll` has handed out may be touched, through
+// the pointer that it handed out and no other, up to the next `_poll`, `_complete` or order. There is nothing to free: a
+// session that is called no more is over. Its device is not: leave a session in the middle with `_cancel`, and carry
+// that out.
 //
 // Threads. One call at a time for each session, from wherever; sessions know nothing of each other.
 //
