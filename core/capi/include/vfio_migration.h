@@ -21,10 +21,11 @@
 // or no is a `uint32_t` too, 0 for no and anything else for yes.
 //
 // Linking. `cargo build --release --manifest-path core/capi/Cargo.toml --target-dir target/capi`, for another machine with
-// `--target`, makes `libvfio_migration.a`, which needs memcpy and memset and nothing else. A panic of it would call
-// `vfio_migration_panicked`, which nobody defines: a program that links can't panic. With `opt-level = "z"` Rust's own
-// printing of numbers keeps checks that the compiler does not see through; leave the functions ending in `_show` out then
-// (`--gc-sections`), or define that function so that it does not return.
+// `--target`, makes `libvfio_migration.a`, which needs memcpy and memset and nothing else; for machines without an
+// operating system it has them within. A panic of it would call `vfio_migration_panicked`, which nobody defines: a
+// program that links can't panic. With `opt-level = "z"` Rust's own printing of numbers keeps checks that the compiler
+// does not see through; leave the functions ending in `_show` out then (`--gc-sections`), or define that function so
+// that it does not return.
 //
 // Deliberately absent: I/O, a clock, and policy: when to migrate, when to stop copying, how long to wait.
 //

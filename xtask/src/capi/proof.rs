@@ -26,7 +26,11 @@ pub(super) fn prove(own: &Own, part: Part) -> Result<()> {
     ensure!(panics.is_empty(), "{} exports can panic: {}", panics.len(), panics.join(", "));
     ensure!(more.is_empty(), "the library needs {more:?}, wanted nothing but {MEMORY:?}");
     let needs: Vec<String> = own.reach(|name| part.has(name)).needs.into_iter().collect();
-    let needs = if needs.is_empty() { "nothing".into() } else { format!("{} alone", needs.join(" and ")) };
+    let needs = if needs.is_empty() {
+        "nothing beside the archive".into()
+    } else {
+        format!("{} alone", needs.join(" and "))
+    };
     let proved = own.exports().into_iter().filter(|name| part.has(name)).count();
     let all = own.exports().len();
     println!("{proved} of {all} exports proved: none can reach a panic, they need {needs}");
@@ -34,19 +38,13 @@ pub(super) fn prove(own: &Own, part: Part) -> Result<()> {
     Ok(())
 }
 
-/// Checks that in the negative control, a library with one more export that can panic, all this is seen and no more.
+/// Checks that of the negative control, a library with one more export that can panic, all this is seen. Other faults are
+/// the library's own, and told of that.
 pub(super) fn refute(own: &Own, part: Part) -> Result<()> {
-    let found = Faults::find(own, part)?;
-    let wanted = Faults {
-        missing: Vec::new(),
-        unknown: vec![CONTROL.into()],
-        panics: vec![CONTROL.into()],
-        more: vec![PANIC.into()],
-    };
-    ensure!(
-        found == wanted,
-        "the proof proves nothing: of the negative control wanted {wanted:?}, got {found:?}"
-    );
+    let faults = Faults::find(own, part)?;
+    let has = |names: &[String], name: &str| names.iter().any(|one| one == name);
+    let seen = has(&faults.unknown, CONTROL) && has(&faults.panics, CONTROL) && has(&faults.more, PANIC);
+    ensure!(seen, "{CONTROL} can panic and was not seen to: the proof proves nothing; it saw {faults:?}");
     println!("the negative control, an index that can fail, reaches {PANIC} as it must");
     Ok(())
 }
@@ -61,7 +59,7 @@ impl Part {
 }
 
 /// What is not as it must be.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Faults {
     /// Exports that stand in the source alone.
     missing: Vec<String>,
@@ -69,7 +67,7 @@ struct Faults {
     unknown: Vec<String>,
     /// Exports that can reach a panic.
     panics: Vec<String>,
-    /// Functions that somebody else must define, beside [`MEMORY`].
+    /// Functions that nothing in the archive defines, beside [`MEMORY`].
     more: Vec<String>,
 }
 
