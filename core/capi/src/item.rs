@@ -4,7 +4,7 @@
 
 use vfio_migration_core::stream::section::{self, Begins, Continues, Error, Item};
 
-use crate::memory::{Plain, bytes, check, check_if_wanted, put, read, write};
+use crate::memory::{Plain, bytes, check, put, read, write};
 use crate::record::array;
 use crate::status::{numbered, vfio_status};
 
@@ -73,7 +73,6 @@ pub unsafe extern "C" fn vfio_item_encode(
 ) -> vfio_status {
     let encoded = || {
         check(out)?;
-        check_if_wanted(length)?;
         // SAFETY: by the contract of this function the caller has written `item`.
         let raw = unsafe { read(item) }?;
         let (name, name_length) = raw.name()?;

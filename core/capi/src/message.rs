@@ -4,7 +4,7 @@
 
 use vfio_migration_core::stream::return_path::{self, Error, Kind, Message};
 
-use crate::memory::{Plain, bytes, check, check_if_wanted, put, read, write};
+use crate::memory::{Plain, bytes, check, put, read, write};
 use crate::status::vfio_status;
 
 /// What kind of message it is, by QEMU's numbers.
@@ -56,7 +56,6 @@ pub unsafe extern "C" fn vfio_message_encode(
 ) -> vfio_status {
     let encoded = || {
         check(out)?;
-        check_if_wanted(length)?;
         // SAFETY: by the contract of this function the caller has written `message`.
         let message = Message::try_from(unsafe { read(message) }?)?;
         let mut whole = [0; return_path::MESSAGE_MAX];
