@@ -74,6 +74,7 @@ static void decoder_refuses_what_it_did_not_want(void)
     static const uint8_t data[] = { 0xff, 0xff, 0xff, 0xff, 0xef, 0x10, 0, 4 }, five[8] = { [7] = 5 };
     uint8_t unknown[] = { 0xff, 0xff, 0xff, 0xff, 0xef, 0x10, 0, 7 };
     vfio_decoder copy;
+    vfio_wanted wanted;
     vfio_word word;
     vfio_cause cause;
     memset(&cause, 0, sizeof cause);
@@ -84,6 +85,14 @@ static void decoder_refuses_what_it_did_not_want(void)
     CHECK(vfio_decoder_word(&decoder, unknown, &word, &cause) == VFIO_STATUS_DAMAGED);
     CHECK(cause.kind == VFIO_CAUSE_UNKNOWN_TAG && cause.got == 0xffffffffef100007u && cause.offset == 0);
     CHECK(vfio_decoder_data(&decoder, 1) == VFIO_STATUS_WRONG_ORDER);
+    // An answer that could not be written is not made.
+    uint64_t words[16] = { 0 };
+    void *crooked = (uint8_t *)words + 1;
+    CHECK(vfio_decoder_word(&decoder, data, crooked, &cause) == VFIO_STATUS_MISALIGNED);
+    CHECK(vfio_decoder_word(&decoder, data, &word, crooked) == VFIO_STATUS_MISALIGNED);
+    CHECK(vfio_decoder_word(&decoder, unknown, NULL, crooked) == VFIO_STATUS_MISALIGNED);
+    CHECK(vfio_decoder_wanted(&decoder, crooked) == VFIO_STATUS_MISALIGNED);
+    CHECK(vfio_decoder_wanted(&decoder, &wanted) == VFIO_STATUS_OK && wanted.offset == 0);
     CHECK(vfio_decoder_config(&decoder, 1) == VFIO_STATUS_WRONG_ORDER);
     CHECK(vfio_decoder_word(&decoder, data, &word, NULL) == VFIO_STATUS_OK && word.tag == VFIO_TAG_DATA);
     CHECK(vfio_decoder_word(&decoder, five, &word, NULL) == VFIO_STATUS_OK && word.tag == 0 && word.length == 5);
@@ -152,7 +161,7 @@ static void begin_of_a_section_wants_exactly_its_bytes(void)
 
 static void items_that_can_not_be_are_refused(void)
 {
-    uint8_t bytes[VFIO_ITEM_MAX], long_name[300] = { 0 };
+    uint8_t bytes[VFIO_ITEM_MAX], long_name[VFIO_NAME_MAX] = { 0 };
     size_t length = 0;
     vfio_item item = begin(VFIO_ITEM_FULL);
     for (size_t room = 0; room < 31; room++) {
@@ -161,9 +170,15 @@ static void items_that_can_not_be_are_refused(void)
         CHECK(bytes[0] == 0xa5);
     }
     CHECK(vfio_item_encode(&item, bytes, 31, NULL) == VFIO_STATUS_OK);
+    // No room is enough for a longer name.
+    length = 77;
     item.name = long_name;
-    item.name_length = sizeof long_name;
-    CHECK(vfio_item_encode(&item, bytes, sizeof bytes, &length) == VFIO_STATUS_NO_ROOM && length == 300);
+    item.name_length = VFIO_NAME_MAX + 1;
+    CHECK(vfio_item_encode(&item, bytes, sizeof bytes, &length) == VFIO_STATUS_UNKNOWN_VALUE && length == 77);
+    item.name_length = SIZE_MAX;
+    CHECK(vfio_item_encode(&item, bytes, sizeof bytes, &length) == VFIO_STATUS_UNKNOWN_VALUE && length == 77);
+    item.name_length = VFIO_NAME_MAX;
+    CHECK(vfio_item_encode(&item, bytes, sizeof bytes, &length) == VFIO_STATUS_OK && length == VFIO_ITEM_MAX);
     item.name = NULL;
     CHECK(vfio_item_encode(&item, bytes, sizeof bytes, &length) == VFIO_STATUS_NULL);
     item.kind = 10;
@@ -178,6 +193,23 @@ static void items_that_can_not_be_are_refused(void)
     CHECK(vfio_item_decode(NULL, 5, &item, &length) == VFIO_STATUS_NULL);
     CHECK(vfio_item_decode(bytes, 5, NULL, &length) == VFIO_STATUS_NULL);
     CHECK(vfio_item_decode(bytes, 5, &item, NULL) == VFIO_STATUS_NULL);
+}
+
+static void nothing_is_written_where_a_length_could_not_be(void)
+{
+    static const uint8_t end[] = { 3, 0, 0, 0, 38 }, ack[] = { 0, 7, 0, 0 };
+    uint64_t words[4] = { 0 };
+    void *crooked = (uint8_t *)words + 1;
+    uint8_t bytes[VFIO_ITEM_MAX] = { 0xa5 };
+    vfio_item item = begin(VFIO_ITEM_START);
+    vfio_message message = { .kind = VFIO_MESSAGE_SWITCHOVER_ACK };
+    CHECK(vfio_item_encode(&item, bytes, sizeof bytes, crooked) == VFIO_STATUS_MISALIGNED);
+    CHECK(vfio_message_encode(&message, bytes, sizeof bytes, crooked) == VFIO_STATUS_MISALIGNED);
+    CHECK(bytes[0] == 0xa5);
+    message.kind = 77;
+    CHECK(vfio_item_decode(end, sizeof end, &item, crooked) == VFIO_STATUS_MISALIGNED);
+    CHECK(vfio_message_decode(ack, sizeof ack, &message, crooked) == VFIO_STATUS_MISALIGNED);
+    CHECK(item.kind == VFIO_ITEM_START && message.kind == 77);
 }
 
 static void preamble_and_footer_are_their_bytes_and_nothing_else(void)
@@ -250,5 +282,6 @@ void test_codecs(void)
     RUN(each_item_is_its_bytes);
     RUN(begin_of_a_section_wants_exactly_its_bytes);
     RUN(items_that_can_not_be_are_refused);
+    RUN(nothing_is_written_where_a_length_could_not_be);
     RUN(preamble_and_footer_are_their_bytes_and_nothing_else);
 }

@@ -46,6 +46,8 @@ typedef struct link {
     uint8_t bytes[LINK_MAX];
     // Bytes that were sent, or that there are to receive, and how many were received.
     size_t sent, received;
+    // Whether it says that it took one byte more than it was offered.
+    int boasts;
     // Bytes that a send or a receive takes at most; 0 for no limit.
     size_t most;
     // The configuration's body: what is sent, or where what is received goes; 0 bytes where there is none.

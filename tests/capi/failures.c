@@ -138,17 +138,17 @@ static void refused_states_are_told_with_the_kernels_number(void)
     begin_link(&link, NULL);
     CHECK(vfio_source_init(&source, 7, device.state, 0, buffer, sizeof buffer) == VFIO_STATUS_OK);
     CHECK(vfio_source_setup(&source, 0) == VFIO_STATUS_OK);
-    carry_out(&source, &device, &link);
+    carry_out_well(&source, &device, &link);
     faults.first = faults.done + 1;
     CHECK(vfio_source_stop(&source) == VFIO_STATUS_OK);
-    vfio_phase phase = carry_out(&source, &device, &link);
+    vfio_phase phase = carry_out_well(&source, &device, &link);
     vfio_failure failure = phase.u.failure;
     CHECK(phase.kind == VFIO_PHASE_FAILED && failure.cause.kind == VFIO_CAUSE_REFUSED);
     CHECK(failure.cause.state == VFIO_STATE_STOP_COPY && failure.cause.code == 5);
     // A refused STOP_COPY is followed by STOP, from where a cancel takes the device to RUNNING.
     CHECK(failure.left == VFIO_LEFT_AT && failure.state == VFIO_STATE_STOP && device.state == VFIO_STATE_STOP);
     CHECK(vfio_source_cancel(&source) == VFIO_STATUS_OK);
-    phase = carry_out(&source, &device, &link);
+    phase = carry_out_well(&source, &device, &link);
     CHECK(phase.u.failure.cause.kind == VFIO_CAUSE_REFUSED && phase.u.failure.state == VFIO_STATE_RUNNING);
     CHECK(device.state == VFIO_STATE_RUNNING && device.size == 100);
 }

@@ -35,6 +35,13 @@ unsigned traced(void)
     return events;
 }
 
+vfio_phase carry_out_well(vfio_source *source, device *device, link *link)
+{
+    vfio_phase phase;
+    must(carry_out(source, device, link, &phase) == VFIO_STATUS_OK, "an order was not carried out");
+    return phase;
+}
+
 // One side at work, of either role.
 typedef struct side {
     device *device;

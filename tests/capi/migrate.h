@@ -47,8 +47,10 @@ outcome save(device *device, link *link, const plan *plan);
 outcome load(device *device, link *link, const plan *plan);
 
 // The loop of the example.
-vfio_phase carry_out(vfio_source *source, device *device, link *link);
-vfio_phase send_state(device *device, link *link, uint8_t *buffer, size_t length);
+vfio_status carry_out(vfio_source *source, device *device, link *link, vfio_phase *phase);
+vfio_status send_state(device *device, link *link, uint8_t *buffer, size_t length, vfio_phase *phase);
+// The loop of the example, where the program makes no mistake.
+vfio_phase carry_out_well(vfio_source *source, device *device, link *link);
 // Takes note of an event: its words must be there, and say "error" exactly when it was one.
 void trace(const vfio_event *event);
 // How many events were traced.

@@ -73,6 +73,55 @@ static void device_in_pre_copy_arrives_whole_with_switchover_ack(void)
     moves(plan, 300, 7, 0);
 }
 
+// A buffer too short by a byte: nothing is sent, nothing happens to the device, and no phase is told.
+static void is_refused_for_its_buffer(void)
+{
+    static link link;
+    static uint8_t buffer[VFIO_BUFFER_MIN - 1];
+    device device;
+    vfio_phase phase = { .kind = 77 };
+    device_begin(&device, 300, 1, NULL);
+    memset(&link, 0, sizeof link);
+    CHECK(send_state(&device, &link, buffer, sizeof buffer, &phase) == VFIO_STATUS_SMALL_BUFFER);
+    CHECK(link.sent == 0 && phase.kind == 77 && device.state == VFIO_STATE_RUNNING && device.size == 300);
+}
+
+// Must be the first that calls send_state.
+static void example_of_the_header_refuses_a_short_buffer_first_and_after_a_success(void)
+{
+    static link link;
+    static uint8_t buffer[VFIO_BUFFER_MIN];
+    device device;
+    vfio_phase phase;
+    is_refused_for_its_buffer();
+    device_begin(&device, 300, 1, NULL);
+    memset(&link, 0, sizeof link);
+    CHECK(send_state(&device, &link, buffer, sizeof buffer, &phase) == VFIO_STATUS_OK);
+    CHECK(phase.kind == VFIO_PHASE_STOPPED && link.sent > 300);
+    is_refused_for_its_buffer();
+}
+
+static void example_of_the_header_says_what_is_wrong_in_its_program(void)
+{
+    static link link;
+    static vfio_source source;
+    static uint8_t buffer[VFIO_BUFFER_MIN];
+    device device;
+    vfio_phase phase = { .kind = 77 };
+    device_begin(&device, 300, 1, NULL);
+    memset(&link, 0, sizeof link);
+    CHECK(carry_out(&source, &device, &link, &phase) == VFIO_STATUS_NOT_INITIALISED && phase.kind == 77);
+    CHECK(vfio_source_init(&source, 7, device.state, 0, buffer, sizeof buffer) == VFIO_STATUS_OK);
+    CHECK(vfio_source_setup(&source, 1) == VFIO_STATUS_OK);
+    link.boasts = 1;
+    CHECK(carry_out(&source, &device, &link, &phase) == VFIO_STATUS_TOO_MANY && phase.kind == 77);
+    CHECK(device.state == VFIO_STATE_PRE_COPY);
+    // And a cancel brings the device back all the same.
+    CHECK(vfio_source_cancel(&source) == VFIO_STATUS_OK);
+    CHECK(carry_out(&source, &device, &link, &phase) == VFIO_STATUS_OK && phase.kind == VFIO_PHASE_FAILED);
+    CHECK(device.state == VFIO_STATE_RUNNING && device.size == 300 && device.resets == 0);
+}
+
 static void example_of_the_header_sends_what_arrives(void)
 {
     static link link;
@@ -81,7 +130,9 @@ static void example_of_the_header_sends_what_arrives(void)
     device_begin(&from, 300, 1, NULL);
     device_begin(&to, 77, 99, NULL);
     memset(&link, 0, sizeof link);
-    CHECK(send_state(&from, &link, buffer, sizeof buffer).kind == VFIO_PHASE_STOPPED);
+    vfio_phase phase;
+    CHECK(send_state(&from, &link, buffer, sizeof buffer, &phase) == VFIO_STATUS_OK);
+    CHECK(phase.kind == VFIO_PHASE_STOPPED);
 
     static vfio_destination destination;
     static uint8_t other[VFIO_BUFFER_MIN];
@@ -93,7 +144,7 @@ static void example_of_the_header_sends_what_arrives(void)
         vfio_effect effect;
         CHECK(orders[i](&destination) == VFIO_STATUS_OK);
         for (;;) {
-            vfio_destination_poll(&destination, &effect);
+            CHECK(vfio_destination_poll(&destination, &effect) == VFIO_STATUS_OK);
             vfio_done done = { .kind = effect.kind };
             if (effect.kind == VFIO_EFFECT_SET_STATE)
                 done.error = device_set_state(&to, effect.u.state);
@@ -114,7 +165,7 @@ static void example_of_the_header_sends_what_arrives(void)
 static uint32_t after(vfio_source *source, vfio_status order, device *device, link *link)
 {
     CHECK(order == VFIO_STATUS_OK);
-    return carry_out(source, device, link).kind;
+    return carry_out_well(source, device, link).kind;
 }
 
 static void device_of_several_goes_over_p2p_and_back(void)
@@ -166,13 +217,13 @@ static void pre_copy_says_how_much_is_left(void)
     memset(&link, 0, sizeof link);
     CHECK(vfio_source_init(&source, 5, device.state, 0, buffer, sizeof buffer) == VFIO_STATUS_OK);
     CHECK(vfio_source_setup(&source, 1) == VFIO_STATUS_OK);
-    vfio_phase phase = carry_out(&source, &device, &link);
+    vfio_phase phase = carry_out_well(&source, &device, &link);
     CHECK(phase.kind == VFIO_PHASE_PRE_COPY && !phase.u.chunk.left_known);
     CHECK(vfio_source_measure(&source) == VFIO_STATUS_OK);
-    phase = carry_out(&source, &device, &link);
+    phase = carry_out_well(&source, &device, &link);
     CHECK(phase.u.chunk.left_known && phase.u.chunk.left.initial_bytes == 150 && phase.u.chunk.bytes == 0);
     CHECK(vfio_source_copy_chunk(&source) == VFIO_STATUS_OK);
-    phase = carry_out(&source, &device, &link);
+    phase = carry_out_well(&source, &device, &link);
     CHECK(phase.u.chunk.bytes == 64 && phase.u.chunk.left.initial_bytes == 86 && !phase.u.chunk.init_data_sent);
 }
 
@@ -183,6 +234,8 @@ void test_migrations(void)
     RUN(configuration_arrives_with_the_device);
     RUN(device_in_pre_copy_arrives_whole);
     RUN(device_in_pre_copy_arrives_whole_with_switchover_ack);
+    RUN(example_of_the_header_refuses_a_short_buffer_first_and_after_a_success);
+    RUN(example_of_the_header_says_what_is_wrong_in_its_program);
     RUN(example_of_the_header_sends_what_arrives);
     RUN(device_of_several_goes_over_p2p_and_back);
     RUN(finished_source_runs_on_over_p2p);

@@ -5,7 +5,12 @@
 #include "migrate.h"
 #include "tests.h"
 
-static uint8_t buffer[128];
+// Sessions are small on every machine; another size is another interface.
+_Static_assert(sizeof(vfio_source) == 128 && sizeof(vfio_destination) == 128, "a session has another size");
+_Static_assert(sizeof(vfio_decoder) == 40, "a decoder has another size");
+
+// One buffer for each session.
+static uint8_t buffer[128], other[128];
 static vfio_source source;
 static vfio_destination destination;
 
@@ -16,7 +21,7 @@ static void begin_source(uint64_t features)
 
 static void begin_destination(void)
 {
-    vfio_status status = vfio_destination_init(&destination, 7, VFIO_STATE_RUNNING, 0, buffer, sizeof buffer);
+    vfio_status status = vfio_destination_init(&destination, 7, VFIO_STATE_RUNNING, 0, other, sizeof other);
     CHECK(status == VFIO_STATUS_OK);
 }
 
@@ -73,6 +78,69 @@ static void every_order(vfio_source *from, vfio_destination *to, vfio_status wan
     CHECK(vfio_destination_record(to, &tag) == wanted);
 }
 
+// Whether the source has a record to send, which lies where its buffer begins.
+static int has_record(void)
+{
+    vfio_effect effect;
+    return vfio_source_poll(&source, &effect) == VFIO_STATUS_OK && effect.kind == VFIO_EFFECT_SEND &&
+           effect.u.bytes.bytes == buffer && effect.u.bytes.bytes[0] == 0xff;
+}
+
+// Begins both sessions, and orders the source to write a record.
+static void begin_both(void)
+{
+    begin_destination();
+    begin_source(7);
+    CHECK(vfio_source_setup(&source, 0) == VFIO_STATUS_OK && has_record());
+}
+
+static void refused_beginning_leaves_no_session_behind(void)
+{
+    const struct {
+        uint64_t features;
+        uint32_t now;
+        uint8_t *buffer;
+        size_t length;
+        vfio_status status;
+        // What then stands where a record began.
+        uint8_t first;
+    } table[] = {
+        { 7, VFIO_STATE_RUNNING, buffer, 63, VFIO_STATUS_SMALL_BUFFER, 0 },
+        { 7, VFIO_STATE_RESUMING, buffer, 64, VFIO_STATUS_WRONG_STATE, 0 },
+        { 7, VFIO_STATE_RUNNING, buffer, SIZE_MAX, VFIO_STATUS_BAD_MEMORY, 0xff },
+        { 7, VFIO_STATE_RUNNING, NULL, 64, VFIO_STATUS_NULL, 0xff },
+        { 7, 8, buffer, 64, VFIO_STATUS_UNKNOWN_VALUE, 0xff },
+        { 6, VFIO_STATE_RUNNING, buffer, 64, VFIO_STATUS_NOT_MIGRATABLE, 0xff },
+    };
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        uint64_t features = table[i].features;
+        uint32_t now = table[i].now;
+        uint8_t *with = table[i].buffer;
+        size_t length = table[i].length;
+        begin_both();
+        CHECK(vfio_source_init(&source, features, now, 0, with, length) == table[i].status);
+        CHECK(buffer[0] == table[i].first);
+        CHECK(vfio_destination_init(&destination, features, now, 0, with, length) == table[i].status);
+        every_order(&source, &destination, VFIO_STATUS_NOT_INITIALISED);
+    }
+    begin_both();
+    uint8_t *over_source = (uint8_t *)&source, *over_destination = (uint8_t *)&destination;
+    CHECK(vfio_source_init(&source, 7, VFIO_STATE_STOP, 0, over_source, 64) == VFIO_STATUS_BAD_MEMORY);
+    CHECK(vfio_destination_init(&destination, 7, VFIO_STATE_STOP, 0, over_destination, 64) == VFIO_STATUS_BAD_MEMORY);
+    every_order(&source, &destination, VFIO_STATUS_NOT_INITIALISED);
+}
+
+static void beginning_at_a_pointer_that_is_none_changes_nothing(void)
+{
+    begin_both();
+    void *crooked_source = (uint8_t *)&source + 1, *crooked_destination = (uint8_t *)&destination + 1;
+    CHECK(vfio_source_init(crooked_source, 7, VFIO_STATE_STOP, 0, buffer, 64) == VFIO_STATUS_MISALIGNED);
+    CHECK(vfio_destination_init(crooked_destination, 7, VFIO_STATE_STOP, 0, buffer, 64) == VFIO_STATUS_MISALIGNED);
+    CHECK(vfio_source_init(NULL, 7, VFIO_STATE_STOP, 0, buffer, 64) == VFIO_STATUS_NULL);
+    CHECK(vfio_destination_init(NULL, 7, VFIO_STATE_STOP, 0, buffer, 64) == VFIO_STATUS_NULL);
+    CHECK(has_record() && vfio_destination_resume(&destination) == VFIO_STATUS_OK);
+}
+
 static void null_misaligned_and_unbegun_storage_is_told(void)
 {
     static vfio_source no_source;
@@ -119,6 +187,12 @@ static void null_for_what_is_read_or_written_is_told(void)
     CHECK(vfio_destination_poll(&destination, crooked) == VFIO_STATUS_MISALIGNED);
     CHECK(vfio_destination_complete(&destination, NULL, NULL) == VFIO_STATUS_NULL);
     CHECK(vfio_destination_record(&destination, NULL) == VFIO_STATUS_NULL);
+    CHECK(vfio_destination_record(&destination, crooked) == VFIO_STATUS_MISALIGNED);
+    CHECK(vfio_destination_resume(&destination) == VFIO_STATUS_OK);
+    CHECK(vfio_destination_poll(&destination, &effect) == VFIO_STATUS_OK && effect.kind == VFIO_EFFECT_SET_STATE);
+    done = (vfio_done){ .kind = VFIO_EFFECT_SET_STATE };
+    CHECK(vfio_destination_complete(&destination, &done, crooked) == VFIO_STATUS_MISALIGNED);
+    CHECK(vfio_destination_complete(&destination, &done, NULL) == VFIO_STATUS_OK);
 }
 
 static void order_at_the_wrong_time_is_refused(void)
@@ -247,6 +321,8 @@ static void destination_says_in_which_record_it_is(void)
 void test_misuse(void)
 {
     RUN(beginning_with_what_can_not_be_is_refused);
+    RUN(refused_beginning_leaves_no_session_behind);
+    RUN(beginning_at_a_pointer_that_is_none_changes_nothing);
     RUN(null_misaligned_and_unbegun_storage_is_told);
     RUN(copied_session_is_told_and_so_is_one_of_another_kind);
     RUN(null_for_what_is_read_or_written_is_told);

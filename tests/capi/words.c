@@ -119,6 +119,12 @@ static void words_are_cut_where_their_room_ends(void)
         if (room > 0)
             CHECK(memcmp(words, whole, strlen(words)) == 0);
     }
+    uint64_t numbers[4] = { 0 };
+    void *crooked = (uint8_t *)numbers + 1;
+    char words[] = "as before";
+    CHECK(vfio_event_show(&event, words, sizeof words, crooked) == VFIO_STATUS_MISALIGNED);
+    CHECK(strcmp(words, "as before") == 0);
+    CHECK(vfio_event_show(crooked, words, sizeof words, NULL) == VFIO_STATUS_MISALIGNED && words[0] == '\0');
     CHECK(vfio_event_show(&event, NULL, 0, NULL) == VFIO_STATUS_NO_ROOM);
     CHECK(vfio_event_show(&event, NULL, 10, NULL) == VFIO_STATUS_NULL);
 }

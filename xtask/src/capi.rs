@@ -1,15 +1,16 @@
 //! `cargo xtask capi`: the library for hypervisors in C, its header, and the C programs that use both.
 //!
 //! The header is generated from the library's source and must be the one that is committed. What the exports reach must
-//! need nothing but the compiler's memory functions, and so no panic: the library's panic handler calls a function that
-//! nobody defines. That this would be seen is shown each time, with an export that holds an index out of bounds. Then the
-//! machine's C compiler builds the test programs and the header's example with all warnings as errors, once more with its
-//! sanitizers, and runs them. On other machines the tests run if their compilers are installed.
+//! need nothing but memcpy and memset, and so no panic: the library's panic handler calls a function that nobody defines.
+//! That this would be seen is shown each time and for each machine, with an export that holds an index out of bounds.
+//! Then the machine's C compiler builds the test programs and the header's example with all warnings as errors, once more
+//! with its sanitizers, and runs them. On other machines with Linux the tests run too.
 //!
 //! Deliberately absent: a C compiler of our own. The machine's is what a user has.
 
 mod header;
 mod own;
+mod proof;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use self::own::Own;
+use self::proof::{Part, prove, refute};
 use crate::command::{self, Tally, cargo, is_installed, output, step, target, workspace};
 use crate::cross::machine;
 use crate::sysroot::{self, Crates};
@@ -47,11 +49,8 @@ impl Options {
 /// Checks all of it and returns the tests that the C programs ran.
 pub(crate) fn run(options: &Options) -> Result<Tally> {
     header::check(options.bless)?;
-    // The control first, since the library takes its place.
-    let control = step("building the negative control", || build(&["--features", "control"]))?;
-    refute(&Own::read(&control)?)?;
-    let library = step("building the library", || build(&[]))?;
-    prove(&Own::read(&library)?)?;
+    let library =
+        proved(Part::Whole, |what, features| step(&format!("building {what}"), || build(features)))?;
     compile_as_cpp()?;
     let mut tally = Tally::default();
     for (name, flags) in WAYS {
@@ -70,6 +69,14 @@ pub(crate) fn folder() -> Result<PathBuf> {
     Ok(target()?.join("capi"))
 }
 
+/// Builds the negative control and then, in its place, the library; checks both and returns the library's archive.
+fn proved(part: Part, build: impl Fn(&str, &[&str]) -> Result<PathBuf>) -> Result<PathBuf> {
+    refute(&Own::read(&build("the negative control", &["--features", "control"])?)?, part)?;
+    let library = build("the library", &[])?;
+    prove(&Own::read(&library)?, part)?;
+    Ok(library)
+}
+
 /// Builds the library for this machine and returns its archive.
 fn build(features: &[&str]) -> Result<PathBuf> {
     let folder = folder()?;
@@ -84,51 +91,6 @@ fn build(features: &[&str]) -> Result<PathBuf> {
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
     output(&mut command)?;
     Ok(folder.join("release").join(ARCHIVE))
-}
-
-/// Checks that the library exports what its source does, and needs nothing but the compiler's memory functions; prints how
-/// large it is.
-fn prove(own: &Own) -> Result<()> {
-    let written = header::exports()?;
-    let dropped: Vec<&String> =
-        written.iter().filter(|name| !own.exports().contains(&name.as_str())).collect();
-    ensure!(dropped.is_empty(), "the library has not all exports of its source: {dropped:?} are missing");
-    let unknown: Vec<&str> =
-        own.exports().into_iter().filter(|name| !written.iter().any(|one| one == name)).collect();
-    ensure!(unknown.is_empty(), "the library exports what is not in the header: {unknown:?}");
-    let panics = own.reaching(PANIC);
-    ensure!(
-        panics.is_empty(),
-        "{} of {} exports can panic: {}",
-        panics.len(),
-        written.len(),
-        panics.join(", ")
-    );
-    let needs = own.reach(|_| true).needs;
-    let needs: Vec<&str> = needs.iter().map(String::as_str).collect();
-    let more: Vec<&&str> = needs.iter().filter(|name| !MEMORY.contains(name)).collect();
-    ensure!(more.is_empty(), "the library needs {more:?}, wanted nothing but {MEMORY:?}");
-    let needs = if needs.is_empty() { "nothing".into() } else { format!("{} alone", needs.join(" and ")) };
-    println!("{} exports, none can reach a panic; they need {needs}", written.len());
-    print_sizes(own);
-    Ok(())
-}
-
-/// Checks that the negative control is seen to reach the panic.
-fn refute(own: &Own) -> Result<()> {
-    let panics = own.reaching(PANIC);
-    ensure!(panics.contains(&CONTROL), "{CONTROL} can panic and was not seen to: the proof proves nothing");
-    println!("the negative control, an index that can fail, reaches {PANIC} as it must");
-    Ok(())
-}
-
-/// Prints how large the code and constants are that a program holds which leaves out what it does not use.
-fn print_sizes(own: &Own) {
-    let size = |what: &str, fits: fn(&str) -> bool| println!("  {:>6} bytes: {what}", own.reach(fits).size);
-    size("a source", |name| name.starts_with("vfio_source"));
-    size("a destination", |name| name.starts_with("vfio_destination"));
-    size("both, and the codecs", |name| !name.ends_with(WORDS));
-    size("all, with the words for people", |_| true);
 }
 
 /// Compiles the header alone as C++, where there is a compiler.
@@ -199,15 +161,10 @@ fn run_tests(command: &mut Command) -> Result<Tally> {
 /// system gets small code, of which all is proved but the words.
 fn other_machine(target: &str) -> Result<Tally> {
     let Some(machine) = machine::MACHINES.iter().find(|machine| machine.target == target) else {
-        let (_, own) = build_for(target, "z")?;
-        let panics = own.reaching(PANIC);
-        let panics: Vec<&&str> = panics.iter().filter(|name| !name.ends_with(WORDS)).collect();
-        ensure!(panics.is_empty(), "{target}: as small code {panics:?} can panic");
-        print_sizes(&own);
+        proved(Part::WithoutWords, |what, features| build_for(target, "z", what, features))?;
         return Ok(Tally { passed: 1, failed: 0 });
     };
-    let (library, own) = build_for(target, "3")?;
-    prove(&own)?;
+    let library = proved(Part::Whole, |what, features| build_for(target, "3", what, features))?;
     machine::provide(&[machine])?;
     let program = folder()?.join(format!("tests-{target}"));
     let work = || compile(machine.linker, &library, &["-static"], &program);
@@ -215,18 +172,16 @@ fn other_machine(target: &str) -> Result<Tally> {
     run_tests(&mut machine.run(&program))
 }
 
-/// Builds the library for another machine; the archive and its own object.
-fn build_for(target: &str, level: &str) -> Result<(PathBuf, Own)> {
+/// Builds the library for another machine and returns its archive.
+fn build_for(target: &str, level: &str, what: &str, features: &[&str]) -> Result<PathBuf> {
     let (mut command, how) = sysroot::cargo("build", target, Crates::Core)?;
     let folder = folder()?.join(format!("opt-level-{level}"));
-    command.current_dir(workspace()?.join(LIBRARY));
+    command.current_dir(workspace()?.join(LIBRARY)).args(features);
     command.args(["--release", "--locked", "--target-dir"]).arg(&folder);
     command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", level);
-    let what = format!("building the library for {target}, opt-level {level}, {how}");
+    let what = format!("building {what} for {target}, opt-level {level}, {how}");
     step(&what, || output(&mut command))?;
-    let library = folder.join(target).join("release").join(ARCHIVE);
-    let own = Own::read(&library)?;
-    Ok((library, own))
+    Ok(folder.join(target).join("release").join(ARCHIVE))
 }
 
 const EXAMPLES: &str = "\
@@ -246,17 +201,6 @@ const TESTS: &str = "tests/capi";
 const GOLDEN: &str = "tests/golden";
 
 const ARCHIVE: &str = "libvfio_migration.a";
-
-/// What the panic handler calls.
-const PANIC: &str = "vfio_migration_panicked";
-/// The export that can panic, there with the feature `control` only.
-const CONTROL: &str = "vfio_control";
-
-/// How the exports end that write words; in small code Rust's printing of numbers keeps checks that could fail.
-const WORDS: &str = "_show";
-
-/// Functions that the compiler takes for granted.
-const MEMORY: [&str; 5] = ["memcpy", "memmove", "memset", "memcmp", "bcmp"];
 
 /// The bits of an address that the sanitizer allows to be random.
 const RANDOM: u32 = 28;

@@ -6,9 +6,10 @@
 //
 // Memory. The caller gives a session its storage and lends it a buffer; both may be static. From `_init` until its last
 // call a session owns both: storage must not be copied or moved (a copy is answered with
-// `VFIO_STATUS_NOT_INITIALISED`), and of the buffer only what the last `_poll` has handed out may be touched, up to the
-// next `_poll`, `_complete` or order. There is nothing to free: a session that is called no more is over. Its device
-// is not: leave a session in the middle with `_cancel`, and carry that out.
+// `VFIO_STATUS_NOT_INITIALISED`), and of the buffer only what the last `_poll` has handed out may be touched, through
+// the pointer that it handed out and no other, up to the next `_poll`, `_complete` or order. There is nothing to free: a
+// session that is called no more is over. Its device is not: leave a session in the middle with `_cancel`, and carry
+// that out.
 //
 // Threads. One call at a time for each session, from wherever; sessions know nothing of each other.
 //
@@ -20,23 +21,27 @@
 // or no is a `uint32_t` too, 0 for no and anything else for yes.
 //
 // Linking. `cargo build --release --manifest-path core/capi/Cargo.toml --target-dir target/capi`, for another machine with
-// `--target`, makes `libvfio_migration.a`, which needs memcpy and memset and nothing else. A panic of it would call
-// `vfio_migration_panicked`, which nobody defines: a program that links can't panic. With `opt-level = "z"` Rust's own
-// printing of numbers keeps checks that the compiler does not see through; leave the functions ending in `_show` out then
-// (`--gc-sections`), or define that function so that it does not return.
+// `--target`, makes `libvfio_migration.a`, which needs memcpy and memset and nothing else; for machines without an
+// operating system it has them within. A panic of it would call `vfio_migration_panicked`, which nobody defines: a
+// program that links can't panic. With `opt-level = "z"` Rust's own printing of numbers keeps checks that the compiler
+// does not see through; leave the functions ending in `_show` out then (`--gc-sections`), or define that function so
+// that it does not return.
 //
 // Deliberately absent: I/O, a clock, and policy: when to migrate, when to stop copying, how long to wait.
 //
 // Example:
 //
-//     // Carries out the order that a source was given. Failures go into complete like all else: the session then wants what
-//     // brings the device back. Leaving the loop early would leave the device where it is.
-//     vfio_phase carry_out(vfio_source *source, device *device, link *link)
+//     // Carries out the order that a source was given; `phase` is where it then stands. Failures go into complete like all
+//     // else: the session then wants what brings the device back. An answer but VFIO_STATUS_OK is a mistake in this program and
+//     // leaves the device where it is: give vfio_source_cancel, and carry that out.
+//     vfio_status carry_out(vfio_source *source, device *device, link *link, vfio_phase *phase)
 //     {
 //         for (;;) {
 //             vfio_effect effect;
 //             vfio_event event;
-//             vfio_source_poll(source, &effect);
+//             vfio_status status = vfio_source_poll(source, &effect);
+//             if (status != VFIO_STATUS_OK)
+//                 return status;
 //             vfio_done done = { .kind = effect.kind };
 //             switch (effect.kind) {
 //             case VFIO_EFFECT_SET_STATE:    done.error = device_set_state(device, effect.u.state); break;
@@ -45,27 +50,35 @@
 //             case VFIO_EFFECT_SEND:         done.error = link_send(link, effect.u.bytes, &done.u.count); break;
 //             case VFIO_EFFECT_SEND_CONFIG:  done.error = link_send_config(link); break;
 //             case VFIO_EFFECT_RESET:        done.error = device_reset(device); break; // and arm the interrupts again
-//             default:                       return effect.u.phase;                    // VFIO_EFFECT_IDLE
+//             default:                       *phase = effect.u.phase; return status;   // VFIO_EFFECT_IDLE
 //             }
-//             vfio_source_complete(source, &done, &event);
+//             status = vfio_source_complete(source, &done, &event);
+//             if (status != VFIO_STATUS_OK)
+//                 return status;
 //             trace(&event); // one event for each thing done, whether it worked or not; vfio_event_show has it in words
 //         }
 //     }
 //
-//     // Sends the state of a stopped machine's device; any buffer from VFIO_BUFFER_MIN bytes up will do.
-//     vfio_phase send_state(device *device, link *link, uint8_t *buffer, size_t length)
+//     // Sends the state of a stopped machine's device; any buffer from VFIO_BUFFER_MIN bytes up will do. With VFIO_STATUS_OK
+//     // the phase is VFIO_PHASE_STOPPED, or VFIO_PHASE_FAILED with the first cause and where the device is now.
+//     vfio_status send_state(device *device, link *link, uint8_t *buffer, size_t length, vfio_phase *phase)
 //     {
 //         static vfio_source source;
-//         vfio_source_init(&source, device->features, VFIO_STATE_RUNNING, 0, buffer, length);
-//         vfio_source_setup(&source, 0); // the payload of a START section
-//         vfio_phase phase = carry_out(&source, device, link);
-//         if (phase.kind == VFIO_PHASE_SET_UP && vfio_source_stop(&source) == VFIO_STATUS_OK)
-//             phase = carry_out(&source, device, link);
-//         if (phase.kind == VFIO_PHASE_COPYING && vfio_source_copy_rest(&source) == VFIO_STATUS_OK)
-//             phase = carry_out(&source, device, link); // the payload of an END section
-//         if (phase.kind == VFIO_PHASE_COPIED && vfio_source_finish(&source) == VFIO_STATUS_OK)
-//             phase = carry_out(&source, device, link);
-//         return phase; // VFIO_PHASE_STOPPED, or VFIO_PHASE_FAILED with the first cause and where the device is now
+//         vfio_status status = vfio_source_init(&source, device->features, VFIO_STATE_RUNNING, 0, buffer, length);
+//         if (status == VFIO_STATUS_OK)
+//             status = vfio_source_setup(&source, 0); // the payload of a START section
+//         while (status == VFIO_STATUS_OK) {
+//             status = carry_out(&source, device, link, phase);
+//             if (status != VFIO_STATUS_OK)
+//                 break;
+//             switch (phase->kind) {
+//             case VFIO_PHASE_SET_UP:  status = vfio_source_stop(&source); break;
+//             case VFIO_PHASE_COPYING: status = vfio_source_copy_rest(&source); break; // the payload of an END section
+//             case VFIO_PHASE_COPIED:  status = vfio_source_finish(&source); break;
+//             default:                 return status;
+//             }
+//         }
+//         return status;
 //     }
 //
 // Generated by `cargo xtask capi --bless` from core/capi/src: change that.
@@ -486,7 +499,7 @@ typedef uint32_t vfio_message_kind;
 // does, or after quiesce as far as RUNNING_P2P, as vfio_source_retreat does.
 typedef struct vfio_source {
     // The session's.
-    uint64_t words[24];
+    uint64_t words[16];
 } vfio_source;
 
 // Room for bytes. It is the session's, and stays there up to its next call.
@@ -640,13 +653,13 @@ typedef struct vfio_event {
 // refused a write may let RESUMING to STOP succeed with half a state.
 typedef struct vfio_destination {
     // The session's.
-    uint64_t words[24];
+    uint64_t words[16];
 } vfio_destination;
 
 // Walks one payload, word by word, without holding any of it; begun with vfio_decoder_init. It may be static.
 typedef struct vfio_decoder {
     // The decoder's.
-    uint64_t words[8];
+    uint64_t words[5];
 } vfio_decoder;
 
 // What a payload goes on with.
@@ -716,10 +729,11 @@ vfio_status vfio_arc(uint64_t features,
 // Begins a session for a device with `features` (the flags of VFIO_DEVICE_FEATURE_MIGRATION) that GET says is in state
 // `now`: RUNNING, or STOP for a paused machine's device. With `switchover_ack` it sends INIT_DATA_SENT, which the
 // destination must have agreed to. Of the `length` bytes of `buffer`, at least VFIO_BUFFER_MIN, all but
-// VFIO_SOURCE_HEADERS hold data; the first VFIO_SOURCE_DATA_AT are not read to. The buffer is set to 0 whatever the
-// answer; it is the session's up to its last call. Storage that held a session may be begun anew.
+// VFIO_SOURCE_HEADERS hold data; the first VFIO_SOURCE_DATA_AT are not read to. The buffer is set to 0, and is the
+// session's up to its last call. Storage that held a session may be begun anew.
 //
-// Answers VFIO_STATUS_SMALL_BUFFER, VFIO_STATUS_WRONG_STATE, VFIO_STATUS_NOT_MIGRATABLE, VFIO_STATUS_BAD_MEMORY.
+// Where `source` is aligned and not NULL, what lived there before is over whatever the answer: after a refusal there is
+// no session, and the buffer was set to 0 or left alone. Answers VFIO_STATUS_SMALL_BUFFER, VFIO_STATUS_WRONG_STATE, VFIO_STATUS_NOT_MIGRATABLE, VFIO_STATUS_BAD_MEMORY.
 vfio_status vfio_source_init(struct vfio_source *source,
                              uint64_t features,
                              uint32_t now,
@@ -807,10 +821,11 @@ vfio_status vfio_source_complete(struct vfio_source *source,
 
 // Begins a session for a device with `features` (the flags of VFIO_DEVICE_FEATURE_MIGRATION) that GET says is in state
 // `now`: RUNNING or STOP. With `switchover_ack` the source may send INIT_DATA_SENT, provided that the device has
-// PRE_COPY. All `length` bytes of `buffer`, at least VFIO_BUFFER_MIN, take data. The buffer is set to 0 whatever the
-// answer; it is the session's up to its last call. Storage that held a session may be begun anew.
+// PRE_COPY. All `length` bytes of `buffer`, at least VFIO_BUFFER_MIN, take data. The buffer is set to 0, and is the
+// session's up to its last call. Storage that held a session may be begun anew.
 //
-// Answers VFIO_STATUS_SMALL_BUFFER, VFIO_STATUS_WRONG_STATE, VFIO_STATUS_NOT_MIGRATABLE, VFIO_STATUS_BAD_MEMORY.
+// Where `destination` is aligned and not NULL, what lived there before is over whatever the answer: after a refusal
+// there is no session, and the buffer was set to 0 or left alone. Answers VFIO_STATUS_SMALL_BUFFER, VFIO_STATUS_WRONG_STATE, VFIO_STATUS_NOT_MIGRATABLE, VFIO_STATUS_BAD_MEMORY.
 vfio_status vfio_destination_init(struct vfio_destination *destination,
                                   uint64_t features,
                                   uint32_t now,
@@ -898,9 +913,9 @@ vfio_status vfio_decoder_config(struct vfio_decoder *decoder, uint64_t length);
 
 // Writes the item to the front of the `room` bytes of `out`, and its length in bytes into `length`, which may be NULL.
 //
-// VFIO_STATUS_NO_ROOM where `out` is too short, VFIO_ITEM_MAX bytes always suffice, or the name longer than
-// VFIO_NAME_MAX; then `length` is what was wanted. VFIO_STATUS_UNKNOWN_VALUE for a kind that is none and a number of a
-// command that is too large.
+// VFIO_STATUS_NO_ROOM where `out` is too short, VFIO_ITEM_MAX bytes always suffice; then `length` is what was wanted.
+// VFIO_STATUS_UNKNOWN_VALUE for a kind that is none, a name longer than VFIO_NAME_MAX, and a number of a command that is
+// too large.
 vfio_status vfio_item_encode(const struct vfio_item *item,
                              uint8_t *out,
                              size_t room,
@@ -948,7 +963,8 @@ vfio_status vfio_message_decode(const uint8_t *bytes_,
 // Writes an event in words to the `room` bytes of `out`, for instance "set STOP_COPY: ok" or "read data, room for 40:
 // error 5", and the length of the whole text without its NUL into `length`, which may be NULL.
 //
-// VFIO_STATUS_NO_ROOM where it was cut; it ends in NUL all the same unless `room` is 0.
+// VFIO_STATUS_NO_ROOM where it was cut; it ends in NUL all the same unless `room` is 0. The rest of `out` is set to 0.
+// Where there is nothing to say, for numbers that name nothing or an `event` that can't be read, the text is empty.
 vfio_status vfio_event_show(const struct vfio_event *event,
                             char *out,
                             size_t room,

@@ -7,7 +7,7 @@ use vfio_migration_core::device::Features;
 use vfio_migration_core::session::{Destination, Misuse};
 
 use crate::effect::{vfio_done, vfio_effect, vfio_event};
-use crate::memory::{Storage, begin, check, check_apart, open, read, room, write};
+use crate::memory::{Storage, begin, check, check_apart, check_if_wanted, open, read, room, write};
 use crate::phase::state;
 use crate::record::vfio_tag;
 use crate::status::vfio_status;
@@ -24,7 +24,7 @@ use crate::status::vfio_status;
 #[repr(C)]
 pub struct vfio_destination {
     /// The session's.
-    pub words: [u64; 24],
+    pub words: [u64; 16],
 }
 
 // SAFETY: repr(C), of integers.
@@ -35,10 +35,11 @@ unsafe impl Storage for vfio_destination {
 
 /// Begins a session for a device with `features` (the flags of VFIO_DEVICE_FEATURE_MIGRATION) that GET says is in state
 /// `now`: RUNNING or STOP. With `switchover_ack` the source may send INIT_DATA_SENT, provided that the device has
-/// PRE_COPY. All `length` bytes of `buffer`, at least VFIO_BUFFER_MIN, take data. The buffer is set to 0 whatever the
-/// answer; it is the session's up to its last call. Storage that held a session may be begun anew.
+/// PRE_COPY. All `length` bytes of `buffer`, at least VFIO_BUFFER_MIN, take data. The buffer is set to 0, and is the
+/// session's up to its last call. Storage that held a session may be begun anew.
 ///
-/// Answers VFIO_STATUS_SMALL_BUFFER, VFIO_STATUS_WRONG_STATE, VFIO_STATUS_NOT_MIGRATABLE, VFIO_STATUS_BAD_MEMORY.
+/// Where `destination` is aligned and not NULL, what lived there before is over whatever the answer: after a refusal
+/// there is no session, and the buffer was set to 0 or left alone. Answers VFIO_STATUS_SMALL_BUFFER, VFIO_STATUS_WRONG_STATE, VFIO_STATUS_NOT_MIGRATABLE, VFIO_STATUS_BAD_MEMORY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vfio_destination_init(
     destination: *mut vfio_destination,
@@ -48,18 +49,16 @@ pub unsafe extern "C" fn vfio_destination_init(
     buffer: *mut u8,
     length: usize,
 ) -> vfio_status {
-    let begun = || {
-        check(destination)?;
+    let make = || {
         check_apart(destination, buffer, length)?;
         let features = Features::from_raw(features).ok_or(vfio_status::VFIO_STATUS_NOT_MIGRATABLE)?;
         let now = state(now)?;
         // SAFETY: by the contract of this function the buffer is the session's as long as it is called.
         let buffer = unsafe { room(buffer, length) }?;
-        let session = Destination::new(features, now, switchover_ack != 0, buffer)?;
-        // SAFETY: the contract of this function is that of `begin`.
-        unsafe { begin(destination, session) }
+        Ok(Destination::new(features, now, switchover_ack != 0, buffer)?)
     };
-    begun().into()
+    // SAFETY: the contract of this function is that of `begin`.
+    unsafe { begin(destination, make) }.into()
 }
 
 /// Brings the device to RESUMING. What it held before is lost from here on.
@@ -163,9 +162,7 @@ pub unsafe extern "C" fn vfio_destination_complete(
     event: *mut vfio_event,
 ) -> vfio_status {
     let completed = || {
-        if !event.is_null() {
-            check(event)?;
-        }
+        check_if_wanted(event)?;
         // SAFETY: by the contract of this function the caller has written `done`.
         let done = unsafe { read(done) }?;
         // SAFETY: the contract of this function is that of `open`.

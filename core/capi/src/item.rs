@@ -4,7 +4,7 @@
 
 use vfio_migration_core::stream::section::{self, Begins, Continues, Error, Item};
 
-use crate::memory::{Plain, bytes, check, read, write};
+use crate::memory::{Plain, bytes, check, put, read, write};
 use crate::record::array;
 use crate::status::{numbered, vfio_status};
 
@@ -59,14 +59,11 @@ pub struct vfio_item {
 // SAFETY: repr(C), of integers and a raw pointer.
 unsafe impl Plain for vfio_item {}
 
-// SAFETY: an array of integers.
-unsafe impl<const N: usize> Plain for [u8; N] {}
-
 /// Writes the item to the front of the `room` bytes of `out`, and its length in bytes into `length`, which may be NULL.
 ///
-/// VFIO_STATUS_NO_ROOM where `out` is too short, VFIO_ITEM_MAX bytes always suffice, or the name longer than
-/// VFIO_NAME_MAX; then `length` is what was wanted. VFIO_STATUS_UNKNOWN_VALUE for a kind that is none and a number of a
-/// command that is too large.
+/// VFIO_STATUS_NO_ROOM where `out` is too short, VFIO_ITEM_MAX bytes always suffice; then `length` is what was wanted.
+/// VFIO_STATUS_UNKNOWN_VALUE for a kind that is none, a name longer than VFIO_NAME_MAX, and a number of a command that is
+/// too large.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vfio_item_encode(
     item: *const vfio_item,
@@ -78,21 +75,16 @@ pub unsafe extern "C" fn vfio_item_encode(
         check(out)?;
         // SAFETY: by the contract of this function the caller has written `item`.
         let raw = unsafe { read(item) }?;
-        let name = if raw.has_name()? { (raw.name, raw.name_length) } else { (core::ptr::null(), 0) };
+        let (name, name_length) = raw.name()?;
         // SAFETY: by the contract of this function the name is there.
-        let item = raw.item(unsafe { bytes(name.0, name.1) }?)?;
+        let item = raw.item(unsafe { bytes(name, name_length) }?)?;
         let mut whole = [0; section::ITEM_MAX];
-        let size = match item.encode(&mut whole) {
-            Ok(size) => size,
-            Err(Error::NoRoom { wanted, .. }) => wanted,
-            Err(error) => return Err((&error).into()),
-        };
+        let size = item.encode(&mut whole).map_err(|error| vfio_status::from(&error))?;
         // SAFETY: by the contract of this function `length` is NULL or the caller's.
         unsafe { write(length, size) }?;
-        let item = whole.get(..size).filter(|_| size <= room).ok_or(vfio_status::VFIO_STATUS_NO_ROOM)?;
-        // SAFETY: both are so long, by the contract of this function and the line above; the item is on our stack.
-        unsafe { out.copy_from_nonoverlapping(item.as_ptr(), item.len()) };
-        Ok(())
+        let whole = whole.get(..size).ok_or(vfio_status::VFIO_STATUS_NO_ROOM)?;
+        // SAFETY: by the contract of this function `out` has so much room.
+        unsafe { put(out, room, whole) }
     };
     encoded().into()
 }
@@ -134,12 +126,8 @@ pub unsafe extern "C" fn vfio_item_decode(
 /// Writes the VFIO_PREAMBLE bytes that a stream begins with to `out`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vfio_preamble_encode(out: *mut u8) -> vfio_status {
-    let encoded = || {
-        check(out)?;
-        // SAFETY: by the contract of this function there are so many bytes; an array of bytes is aligned as they are.
-        unsafe { write(out.cast(), section::PREAMBLE) }
-    };
-    encoded().into()
+    // SAFETY: by the contract of this function there are so many bytes.
+    unsafe { put(out, VFIO_PREAMBLE, &section::PREAMBLE) }.into()
 }
 
 /// Checks the first VFIO_PREAMBLE bytes of a stream: VFIO_STATUS_DAMAGED where it does not begin so.
@@ -153,12 +141,8 @@ pub unsafe extern "C" fn vfio_preamble_decode(bytes: *const u8) -> vfio_status {
 /// Writes the VFIO_FOOTER bytes behind the payload of section `id` to `out`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vfio_footer_encode(id: u32, out: *mut u8) -> vfio_status {
-    let encoded = || {
-        check(out)?;
-        // SAFETY: by the contract of this function there are so many bytes; an array of bytes is aligned as they are.
-        unsafe { write(out.cast(), section::footer(id)) }
-    };
-    encoded().into()
+    // SAFETY: by the contract of this function there are so many bytes.
+    unsafe { put(out, VFIO_FOOTER, &section::footer(id)) }.into()
 }
 
 /// Checks the VFIO_FOOTER bytes behind the payload of section `id`: VFIO_STATUS_DAMAGED where they are not its footer.
@@ -170,18 +154,22 @@ pub unsafe extern "C" fn vfio_footer_decode(id: u32, bytes: *const u8) -> vfio_s
 }
 
 impl vfio_item {
-    /// Whether its kind has a name.
-    fn has_name(&self) -> Result<bool, vfio_status> {
+    /// Where its name is and how long; NULL and 0 where its kind has none.
+    fn name(&self) -> Result<(*const u8, usize), vfio_status> {
         use vfio_item_kind as of;
-        Ok(match of::from_raw(self.kind)? {
-            of::VFIO_ITEM_SUBSECTION | of::VFIO_ITEM_START | of::VFIO_ITEM_FULL => true,
+        match of::from_raw(self.kind)? {
+            of::VFIO_ITEM_SUBSECTION | of::VFIO_ITEM_START | of::VFIO_ITEM_FULL => {
+                let fits = self.name_length <= VFIO_NAME_MAX;
+                let name = fits.then_some((self.name, self.name_length));
+                name.ok_or(vfio_status::VFIO_STATUS_UNKNOWN_VALUE)
+            }
             of::VFIO_ITEM_CONFIGURATION
             | of::VFIO_ITEM_PART
             | of::VFIO_ITEM_END
             | of::VFIO_ITEM_COMMAND
             | of::VFIO_ITEM_END_OF_STREAM
-            | of::VFIO_ITEM_DESCRIPTION => false,
-        })
+            | of::VFIO_ITEM_DESCRIPTION => Ok((core::ptr::null(), 0)),
+        }
     }
 
     fn item<'a>(&self, name: &'a [u8]) -> Result<Item<'a>, vfio_status> {

@@ -6,9 +6,10 @@
 //!
 //! Memory. The caller gives a session its storage and lends it a buffer; both may be static. From `_init` until its last
 //! call a session owns both: storage must not be copied or moved (a copy is answered with
-//! `VFIO_STATUS_NOT_INITIALISED`), and of the buffer only what the last `_poll` has handed out may be touched, up to the
-//! next `_poll`, `_complete` or order. There is nothing to free: a session that is called no more is over. Its device
-//! is not: leave a session in the middle with `_cancel`, and carry that out.
+//! `VFIO_STATUS_NOT_INITIALISED`), and of the buffer only what the last `_poll` has handed out may be touched, through
+//! the pointer that it handed out and no other, up to the next `_poll`, `_complete` or order. There is nothing to free: a
+//! session that is called no more is over. Its device is not: leave a session in the middle with `_cancel`, and carry
+//! that out.
 //!
 //! Threads. One call at a time for each session, from wherever; sessions know nothing of each other.
 //!
@@ -20,10 +21,11 @@
 //! or no is a `uint32_t` too, 0 for no and anything else for yes.
 //!
 //! Linking. `cargo build --release --manifest-path core/capi/Cargo.toml --target-dir target/capi`, for another machine with
-//! `--target`, makes `libvfio_migration.a`, which needs memcpy and memset and nothing else. A panic of it would call
-//! `vfio_migration_panicked`, which nobody defines: a program that links can't panic. With `opt-level = "z"` Rust's own
-//! printing of numbers keeps checks that the compiler does not see through; leave the functions ending in `_show` out then
-//! (`--gc-sections`), or define that function so that it does not return.
+//! `--target`, makes `libvfio_migration.a`, which needs memcpy and memset and nothing else; for machines without an
+//! operating system it has them within. A panic of it would call `vfio_migration_panicked`, which nobody defines: a
+//! program that links can't panic. With `opt-level = "z"` Rust's own printing of numbers keeps checks that the compiler
+//! does not see through; leave the functions ending in `_show` out then (`--gc-sections`), or define that function so
+//! that it does not return.
 //!
 //! Deliberately absent: I/O, a clock, and policy: when to migrate, when to stop copying, how long to wait.
 
@@ -46,6 +48,8 @@ mod memory;
 
 use core::panic::PanicInfo;
 
+// SAFETY: the function takes nothing and never returns, so that it has one signature only; where nobody defines it, no
+// program with a call of it links, and who defines it keeps to the front page.
 unsafe extern "C" {
     /// Must not return. Nobody defines it here, see above.
     safe fn vfio_migration_panicked() -> !;

@@ -29,7 +29,7 @@ unsafe impl Plain for u64 {}
 pub(crate) unsafe trait Storage: Sized {
     /// What lives in it.
     type Session;
-    /// Tells it from others; no two have the same.
+    /// Tells it from others; no two have the same. It is odd, so that no slot's mark is 0, which is nobody's.
     const MARK: usize;
 }
 
@@ -41,18 +41,26 @@ pub(crate) struct Slot<T> {
     session: T,
 }
 
-/// Writes a session into its storage.
+/// Writes a session into its storage. Where none can be made, and while one is made, there is none: what lived there
+/// before is over, whoever still calls it.
 ///
 /// # Safety
 /// `storage` is NULL, misaligned, or points to memory of its type that is there and that nobody else uses.
-pub(crate) unsafe fn begin<S: Storage>(storage: *mut S, session: S::Session) -> Result<(), vfio_status> {
+pub(crate) unsafe fn begin<S: Storage>(
+    storage: *mut S,
+    make: impl FnOnce() -> Result<S::Session, vfio_status>,
+) -> Result<(), vfio_status> {
     const { assert!(size_of::<Slot<S::Session>>() <= size_of::<S>(), "the header's storage is too small") };
     const { assert!(align_of::<Slot<S::Session>>() <= align_of::<S>(), "the header's storage is misaligned") };
+    const { assert!(align_of::<S>() > 1 && S::MARK % 2 == 1, "a slot's mark can be 0") };
     check(storage)?;
-    let slot = Slot { mark: mark(storage), session };
+    let slot = storage.cast::<Slot<S::Session>>();
     // SAFETY: the pointer is neither NULL nor misaligned, and by the caller's contract its memory is there and unused;
-    // the two assertions say that a slot fits there. What stood there before needs no drop: sessions have none.
-    unsafe { storage.cast::<Slot<S::Session>>().write(slot) };
+    // the mark is the first in a slot, and the first two assertions say that a slot fits there.
+    unsafe { slot.cast::<usize>().write(0) };
+    let session = make()?;
+    // SAFETY: as above. What stood there before needs no drop: sessions have none.
+    unsafe { slot.write(Slot { mark: mark(storage), session }) };
     Ok(())
 }
 
@@ -86,17 +94,34 @@ pub(crate) unsafe fn read<T: Plain>(pointer: *const T) -> Result<T, vfio_status>
     Ok(unsafe { pointer.read() })
 }
 
-/// Writes for the caller, who may not want it: then the pointer is NULL.
+/// Writes for the caller, who may not want it: then the pointer is NULL. Where something has changed before, the pointer
+/// must have been checked before that.
 ///
 /// # Safety
 /// `pointer` is NULL, misaligned, or points to memory of its type that is there and that nobody else uses.
 pub(crate) unsafe fn write<T: Plain>(pointer: *mut T, value: T) -> Result<(), vfio_status> {
+    check_if_wanted(pointer)?;
     if pointer.is_null() {
         return Ok(());
     }
-    check(pointer)?;
     // SAFETY: the pointer is neither NULL nor misaligned, and by the caller's contract its memory is there and unused.
     unsafe { pointer.write(value) };
+    Ok(())
+}
+
+/// Copies bytes of ours to the front of the caller's room, behind which nothing changes. Where the room is too short,
+/// nothing does.
+///
+/// # Safety
+/// `out` is NULL, or points to `room` bytes that are there and that nobody else uses; `bytes` is none of them.
+pub(crate) unsafe fn put(out: *mut u8, room: usize, bytes: &[u8]) -> Result<(), vfio_status> {
+    check(out)?;
+    if bytes.len() > room {
+        return Err(vfio_status::VFIO_STATUS_NO_ROOM);
+    }
+    // SAFETY: the pointer is not NULL, and bytes need no alignment; there are no more bytes than room, which by the
+    // caller's contract is there, unused, and apart from them.
+    unsafe { out.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
     Ok(())
 }
 
@@ -139,6 +164,11 @@ pub(crate) fn check<T>(pointer: *const T) -> Result<(), vfio_status> {
         return Err(vfio_status::VFIO_STATUS_MISALIGNED);
     }
     Ok(())
+}
+
+/// As [`check`], of a pointer that may be NULL.
+pub(crate) fn check_if_wanted<T>(pointer: *const T) -> Result<(), vfio_status> {
+    if pointer.is_null() { Ok(()) } else { check(pointer) }
 }
 
 /// That a buffer lies beside a session's storage.

@@ -4,7 +4,7 @@
 
 use vfio_migration_core::stream::return_path::{self, Error, Kind, Message};
 
-use crate::memory::{Plain, bytes, check, read, write};
+use crate::memory::{Plain, bytes, check, put, read, write};
 use crate::status::vfio_status;
 
 /// What kind of message it is, by QEMU's numbers.
@@ -62,10 +62,9 @@ pub unsafe extern "C" fn vfio_message_encode(
         let size = message.encode(&mut whole).map_err(|_| vfio_status::VFIO_STATUS_UNKNOWN_VALUE)?;
         // SAFETY: by the contract of this function `length` is NULL or the caller's.
         unsafe { write(length, size) }?;
-        let whole = whole.get(..size).filter(|_| size <= room).ok_or(vfio_status::VFIO_STATUS_NO_ROOM)?;
-        // SAFETY: both are so long, by the contract of this function and the line above; the message is on our stack.
-        unsafe { out.copy_from_nonoverlapping(whole.as_ptr(), whole.len()) };
-        Ok(())
+        let whole = whole.get(..size).ok_or(vfio_status::VFIO_STATUS_NO_ROOM)?;
+        // SAFETY: by the contract of this function `out` has so much room.
+        unsafe { put(out, room, whole) }
     };
     encoded().into()
 }

@@ -4,7 +4,7 @@
 
 use vfio_migration_core::stream::record::{self, Decoder, Tag, Terminator, Wanted, Word};
 
-use crate::memory::{Plain, Storage, begin, bytes, check, open, write};
+use crate::memory::{Plain, Storage, begin, bytes, check, check_if_wanted, open, put, write};
 use crate::phase::vfio_cause;
 use crate::status::{numbered, vfio_status};
 
@@ -68,7 +68,7 @@ pub struct vfio_word {
 #[repr(C)]
 pub struct vfio_decoder {
     /// The decoder's.
-    pub words: [u64; 8],
+    pub words: [u64; 5],
 }
 
 // SAFETY: repr(C), of integers.
@@ -89,10 +89,9 @@ unsafe impl Storage for vfio_decoder {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vfio_record_encode(tag: u32, out: *mut u8) -> vfio_status {
     let encoded = || {
-        check(out)?;
         let record = record::encode(vfio_tag::from_raw(tag)?.into());
-        // SAFETY: by the contract of this function there are so many bytes; an array of bytes is aligned as they are.
-        unsafe { write(out.cast(), record) }
+        // SAFETY: by the contract of this function there are so many bytes.
+        unsafe { put(out, VFIO_WORD, &record) }
     };
     encoded().into()
 }
@@ -100,19 +99,15 @@ pub unsafe extern "C" fn vfio_record_encode(tag: u32, out: *mut u8) -> vfio_stat
 /// Writes the VFIO_DATA_HEAD bytes that stand before the `length` bytes of a DATA record to `out`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vfio_record_encode_data_head(length: u64, out: *mut u8) -> vfio_status {
-    let encoded = || {
-        check(out)?;
-        // SAFETY: by the contract of this function there are so many bytes; an array of bytes is aligned as they are.
-        unsafe { write(out.cast(), record::encode_data_head(length)) }
-    };
-    encoded().into()
+    // SAFETY: by the contract of this function there are so many bytes.
+    unsafe { put(out, VFIO_DATA_HEAD, &record::encode_data_head(length)) }.into()
 }
 
 /// Begins a decoder at a payload's first byte.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vfio_decoder_init(decoder: *mut vfio_decoder) -> vfio_status {
     // SAFETY: the contract of this function is that of `begin`.
-    unsafe { begin(decoder, Decoder::new()) }.into()
+    unsafe { begin(decoder, || Ok(Decoder::new())) }.into()
 }
 
 /// Writes into `wanted` what the payload goes on with.
@@ -144,6 +139,8 @@ pub unsafe extern "C" fn vfio_decoder_word(
     cause: *mut vfio_cause,
 ) -> vfio_status {
     let taken = || {
+        check_if_wanted(word)?;
+        check_if_wanted(cause)?;
         // SAFETY: by the contract of this function there are so many bytes.
         let bytes = unsafe { array(bytes) }?;
         // SAFETY: the contract of this function is that of `open`.

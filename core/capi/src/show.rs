@@ -11,14 +11,15 @@ use core::fmt::{self, Write as _};
 use vfio_migration_core::session::{Cause, Event, Failure};
 
 use crate::effect::vfio_event;
-use crate::memory::{check, read, room, write};
+use crate::memory::{check_if_wanted, read, room, write};
 use crate::phase::{state, vfio_cause, vfio_failure};
 use crate::status::vfio_status;
 
 /// Writes an event in words to the `room` bytes of `out`, for instance "set STOP_COPY: ok" or "read data, room for 40:
 /// error 5", and the length of the whole text without its NUL into `length`, which may be NULL.
 ///
-/// VFIO_STATUS_NO_ROOM where it was cut; it ends in NUL all the same unless `room` is 0.
+/// VFIO_STATUS_NO_ROOM where it was cut; it ends in NUL all the same unless `room` is 0. The rest of `out` is set to 0.
+/// Where there is nothing to say, for numbers that name nothing or an `event` that can't be read, the text is empty.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vfio_event_show(
     event: *const vfio_event,
@@ -95,9 +96,7 @@ unsafe fn show<T: fmt::Display>(
     told: *mut usize,
 ) -> vfio_status {
     let shown = || {
-        if !told.is_null() {
-            check(told)?;
-        }
+        check_if_wanted(told)?;
         // SAFETY: the contract of this function is that of `room`, which sets all bytes to 0, the last one for good.
         let out = unsafe { room(out.cast(), length) }?;
         let fits = out.len().saturating_sub(1);

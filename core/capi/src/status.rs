@@ -105,11 +105,13 @@ impl vfio_status {
     }
 }
 
-/// Gives an enumeration `from_raw`: which of it a number names. All its members are to be listed.
+/// Gives an enumeration `from_raw`: which of it a number names. All its members must be listed, or it does not compile.
+/// The enumeration itself stands outside, where the header is made from it.
 macro_rules! numbered {
     ($of:ident { $($member:ident),+ $(,)? }) => {
         impl $of {
             const ALL: &[Self] = &[$(Self::$member),+];
+            const _LISTED: fn(Self) = |of| match of { $(Self::$member)|+ => () };
 
             /// The member with a number.
             pub(crate) fn from_raw(raw: u32) -> Result<Self, crate::status::vfio_status> {
