@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use clap::builder::PossibleValuesParser;
 
 use self::own::Own;
 use self::proof::{Part, prove, refute};
@@ -33,7 +34,7 @@ pub(crate) struct Options {
     bless: bool,
     /// Also prove and measure the library for this target, and run the tests where it is one of Linux; may be given several
     /// times
-    #[arg(long, value_name = "TARGET")]
+    #[arg(long, value_parser = PossibleValuesParser::new(machine::targets()))]
     target: Vec<String>,
 }
 
@@ -58,8 +59,10 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
         step(&format!("compiling the C tests, {name}"), || compile("cc", &library, flags, &program))?;
         tally += run_tests(&mut here(&program))?;
     }
-    for target in &options.target {
-        tally += other_machine(target)?;
+    for (at, target) in options.target.iter().enumerate() {
+        if !options.target[..at].contains(target) {
+            tally += other_machine(target)?;
+        }
     }
     Ok(tally)
 }

@@ -38,7 +38,7 @@ pub enum vfio_effect_kind {
     VFIO_EFFECT_RESET = 9,
     /// Nothing: give the next order. `u.phase` is where the session stands.
     VFIO_EFFECT_IDLE = 10,
-    /// Never wanted: the answer to VFIO_EFFECT_READ_DATA where the read failed with ENOMSG, "nothing now".
+    /// Never wanted: the answer to VFIO_EFFECT_READ_DATA where the read failed with ENOMSG, "nothing now"; `error` is 0 then.
     VFIO_EFFECT_DRAINED = 11,
 }
 

@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 
 use super::{PROFILE, folder, musl};
 use crate::command::{self, output, step};
+use crate::freestanding::TARGETS;
 use crate::sysroot::{self, Crates, How};
 
 /// A target with Linux on it.
@@ -174,6 +175,11 @@ fn missing(machines: &[&Machine]) -> Vec<&'static str> {
     packages.sort_unstable();
     packages.dedup();
     packages
+}
+
+/// The names of all targets: those without an operating system, then the Linux machines'.
+pub(crate) fn targets() -> Vec<&'static str> {
+    TARGETS.into_iter().chain(MACHINES.iter().map(|machine| machine.target)).collect()
 }
 
 /// The line that installs packages.
