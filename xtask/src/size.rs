@@ -12,6 +12,7 @@ mod image;
 mod measure;
 mod report;
 mod stack;
+mod thumb;
 mod way;
 
 use anyhow::{Context as _, Result, ensure};

@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: core. It has none of this.
 
+use core::arch::global_asm;
 use core::hint::black_box;
 
 /// An index that can fail.
@@ -30,3 +31,22 @@ fn proof_control_pointer(count: u32) -> u32 {
     let pointer: fn(u32) -> u32 = black_box(proof_control_recursion);
     pointer(count)
 }
+
+/// Nobody knows what the function that it calls takes: no symbol says that it is one, nor how long.
+#[unsafe(no_mangle)]
+fn proof_control_nameless() {
+    without_type_and_size();
+}
+
+// SAFETY: it is defined below, and no program with it runs.
+unsafe extern "C" {
+    safe fn without_type_and_size();
+}
+
+global_asm!(
+    ".pushsection .text.without_type_and_size,\"ax\",%progbits",
+    ".globl without_type_and_size",
+    "without_type_and_size:",
+    ".long 0",
+    ".popsection",
+);
