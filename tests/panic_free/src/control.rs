@@ -11,10 +11,10 @@ fn proof_control(bytes: &[u8], index: usize) -> u8 {
     bytes[index]
 }
 
-/// 700 bytes of stack at least.
+/// 900 bytes of stack at least.
 #[unsafe(no_mangle)]
 fn proof_control_stack() -> u8 {
-    let mut bytes = [0; 700];
+    let mut bytes = [0; 900];
     black_box(&mut bytes);
     bytes[0]
 }
