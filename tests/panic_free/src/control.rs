@@ -11,6 +11,18 @@ fn proof_control(bytes: &[u8], index: usize) -> u8 {
     bytes[index]
 }
 
+/// Memory of an allocator, by an entry that has the name of Rust's.
+#[unsafe(no_mangle)]
+fn proof_control_allocator(size: usize) -> *mut u8 {
+    allocate(size, 8)
+}
+
+#[unsafe(export_name = "__rust_alloc_of_the_control")]
+#[inline(never)]
+fn allocate(size: usize, align: usize) -> *mut u8 {
+    black_box(core::ptr::without_provenance_mut(size & align))
+}
+
 /// 900 bytes of stack at least.
 #[unsafe(no_mangle)]
 fn proof_control_stack() -> u8 {
