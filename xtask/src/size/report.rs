@@ -94,7 +94,7 @@ const LINES: [Line; 24] = [
         is_of(entry, &["multifd_init_", "multifd_packet_", "multifd_ram_", "multifd_sender_"])
     }),
     ("stack: multifd's `Receiver`", Kind::Stack, |entry| entry.starts_with("multifd_receiver_")),
-    ("stack: all of core", Kind::Stack, |_| true),
+    ("stack: the deepest of all that are added up", Kind::Stack, |_| true),
 ];
 
 fn is_order(entry: &str, role: &str) -> bool {
