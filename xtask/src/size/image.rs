@@ -331,6 +331,41 @@ mod tests {
     use super::*;
 
     #[test]
+    fn call_and_jump_lead_to_where_a_function_begins_or_are_lost() {
+        let function = |name: &str, address| Symbol {
+            name: name.into(),
+            address,
+            size: 16,
+            is_function: true,
+            ..Symbol::default()
+        };
+        let mut image = Image {
+            machine: Architecture::X86_64,
+            sections: BTreeMap::new(),
+            symbols: vec![function("a", 0x10), function("b", 0x20)],
+            taken: BTreeMap::new(),
+            lost: BTreeMap::new(),
+        };
+        let ways = [
+            (Way::Call, 0x11, 0x20),
+            (Way::Jump, 0x12, 0x10), // a loop
+            (Way::Jump, 0x13, 0x18), // a loop
+            (Way::Jump, 0x14, 0x28), // into the middle of another one
+            (Way::Call, 0x15, 0x18), // into the middle of itself
+            (Way::Call, 0x16, 0x40), // where nothing is
+            (Way::Address, 0x17, 0x40),
+        ];
+        for (way, place, address) in ways {
+            image.refer(way, place, address, ".text").unwrap();
+        }
+        assert_eq!(Vec::from_iter(&image.symbols[0].calls), [&1]);
+        assert_eq!(Vec::from_iter(image.lost.keys().copied()), [0x14, 0x15, 0x16]);
+        assert_eq!(image.lost[&0x16], "a goes to 0x40, where no function of a known size begins");
+        let nowhere = image.refer(Way::Call, 0x30, 0x20, ".text").unwrap_err().to_string();
+        assert_eq!(nowhere, "what goes to 0x20 at 0x30 is in no function");
+    }
+
+    #[test]
     fn number_ends_with_the_first_byte_below_128() {
         assert_eq!(number(&[0x08, 9]), Some((8, &[9][..])));
         assert_eq!(number(&[0xbc, 0x05]), Some((700, &[][..])));
