@@ -13,8 +13,9 @@ fn main() {
 }
 
 /// What `machine.rs` declares.
-const UNKNOWN: [&str; 12] = [
+const UNKNOWN: [&str; 14] = [
     "device_features",
+    "device_state",
     "device_set_state",
     "device_precopy_info",
     "device_read",
@@ -25,5 +26,6 @@ const UNKNOWN: [&str; 12] = [
     "wire_send_config",
     "wire_recv_config",
     "wants_to_stop",
+    "wants_switchover_ack",
     "observe",
 ];

@@ -3,7 +3,8 @@
 //! `tests/panic_free` is a static library with one export for each way into core and a panic handler that calls a
 //! function which nobody defines. It is linked with all unused code left out, so the link fails exactly when an export
 //! can reach a panic. Nobody defines an allocator either, and for bare machines the crate `alloc` is not even built. That
-//! the link can fail is shown each time, with an export that holds an index out of bounds. A public function of core that
+//! the link can fail is shown each time, with an export that holds an index out of bounds, and that an allocator would be
+//! found, with one that has its entry. A public function of core that
 //! no export calls is an error.
 //!
 //! It is linked for this machine and for [bare ones](TARGETS), there as quick and as small code. In small code Rust's own
@@ -131,10 +132,8 @@ fn prove(linker: &Linker, library: &Path, exports: &[String], known: &[&str]) ->
         let size = symbols.get(export).with_context(|| format!("{export} is not in the linked program"))?;
         ensure!(*size > 0, "{export} is empty in the linked program");
     }
-    for (what, marks) in [("a panic", &["panicking", PANIC][..]), ("an allocator", &ALLOCATOR)] {
-        let found: Vec<&String> =
-            symbols.keys().filter(|name| marks.iter().any(|mark| name.contains(mark))).collect();
-        ensure!(found.is_empty(), "the linked program holds the code of {what}: {found:?}");
+    if let Some(held) = held(symbols.keys()) {
+        bail!("the linked program holds {held}");
     }
     refute(linker, library, known)?;
     Ok(exports.len())
@@ -158,14 +157,32 @@ fn culprits<'e>(
     Ok(culprits)
 }
 
-/// Links the negative control, which must fail, and for no other reason than its panic.
+/// The code of a panic or an allocator among a program's symbols, where there is some.
+fn held<'n>(names: impl Iterator<Item = &'n String> + Clone) -> Option<String> {
+    [("a panic", &["panicking", PANIC][..]), ("an allocator", &ALLOCATOR)].into_iter().find_map(
+        |(what, marks)| {
+            let is_marked = |name: &&String| marks.iter().any(|mark| name.contains(mark));
+            let found: Vec<&String> = names.clone().filter(is_marked).collect();
+            (!found.is_empty()).then(|| format!("the code of {what}: {found:?}"))
+        },
+    )
+}
+
+/// Links the negative controls: one that can panic, which must fail, and for no other reason, and one that has memory of
+/// an allocator, which must be found in the linked program.
 fn refute(linker: &Linker, library: &Path, known: &[&str]) -> Result<()> {
     let program = library.with_extension("control");
     match linker.link(library, &[CONTROL.into()], known, &program)? {
         Ok(()) => bail!("{CONTROL} can panic and was linked all the same: the proof proves nothing"),
-        Err(undefined) if undefined.is_panic() => Ok(()),
+        Err(undefined) if undefined.is_panic() => {}
         Err(undefined) => bail!("{CONTROL} was refused for another reason:\n{}", undefined.message),
     }
+    if let Err(undefined) = linker.link(library, &[ALLOCATES.into()], known, &program)? {
+        bail!("{ALLOCATES} can't be linked:\n{}", undefined.message);
+    }
+    let held = held(symbols(&program)?.keys()).unwrap_or_default();
+    ensure!(held.contains("an allocator"), "{ALLOCATES} has an allocator, and {held:?} was found in it");
+    Ok(())
 }
 
 /// The names of all exports, from the library's source, so that one the compiler drops is missed.
@@ -237,11 +254,14 @@ const ARCHIVE: &str = "libpanic_free.a";
 /// The export that can panic; the other controls' names begin like it.
 const CONTROL: &str = "proof_control";
 
+/// The one that has memory of an allocator.
+const ALLOCATES: &str = "proof_control_allocator";
+
 /// How the names of exports begin that print.
 const PRINTS: &str = "proof_show_";
 
 /// Types of parameters that have code of the caller's.
-const OPEN: [&str; 4] = ["dyn ", "Formatter", "AnyDevice", "AnyTransport"];
+const OPEN: [&str; 6] = ["dyn ", "fn(", "impl ", "Formatter", "AnyDevice", "AnyTransport"];
 
 /// Parts of names that only code of an allocator has: Rust's entries to one, and the crate `alloc`.
 const ALLOCATOR: [&str; 3] = ["__rust_alloc", "__rust_dealloc", "5alloc"];
@@ -270,8 +290,26 @@ fn proof_a<'b>(
 ) -> &'b [u8] {
 fn proof_ab(f: &mut Formatter<'_>) -> Result {
 fn proof_b(each: &mut dyn FnMut(u8)) {
+fn proof_c(each: &fn(u8)) {
 ";
-        assert_eq!(["proof_a", "proof_ab", "proof_b"].map(|name| is_open(source, name)), [false, true, true]);
+        let open = ["proof_a", "proof_ab", "proof_b", "proof_c"].map(|name| is_open(source, name));
+        assert_eq!(open, [false, true, true, true]);
+    }
+
+    #[test]
+    fn code_of_a_panic_and_of_an_allocator_is_found_by_its_name() {
+        let held = |names: &[&str]| held(names.iter().map(ToString::to_string).collect::<Vec<_>>().iter());
+        assert_eq!(held(&["proof_source_poll", "memcpy", "_RNvNtCs_4core5slice"]), None);
+        // As rustc 1.95 and 1.97 name the entry to an allocator and what grows a vector.
+        for name in [
+            "_RNvCsfLfy6EI15iL_7___rustc12___rust_alloc",
+            "_ZN5alloc7raw_vec20RawVecInner$LT$A$GT$7reserve21do_reserve_and_handle17hb77cbe8b8cb6cc49E",
+            "_RNvNtCsbEht8wFNRx7_5alloc7raw_vec12handle_error",
+        ] {
+            assert!(held(&["memcpy", name]).unwrap().starts_with("the code of an allocator: "), "{name}");
+        }
+        let panic = "_RNvNtCslNYArtu3iFV_4core9panicking9panic_fmt";
+        assert_eq!(held(&[panic]).unwrap(), format!("the code of a panic: [{panic:?}]"));
     }
 
     #[test]

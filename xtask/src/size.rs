@@ -3,7 +3,7 @@
 //! For each of the [bare machines](TARGETS) the programs in `tests/size` are built as small as the compiler can make them,
 //! and each byte of them is counted. The deepest stack of each function of core is added up along the calls of a linked
 //! program. All is held against the aims in `tests/size/size-budget.toml`, and the table in README.md against all; a
-//! program and a stack that are too large on purpose show each time that the check fails when it must.
+//! program, a session and a stack that are too large on purpose show each time that the check fails when it must.
 //!
 //! Deliberately absent: a run. Everything is read from files, whatever machine they are for.
 
@@ -12,6 +12,7 @@ mod image;
 mod measure;
 mod report;
 mod stack;
+mod thumb;
 mod way;
 
 use anyhow::{Context as _, Result, ensure};

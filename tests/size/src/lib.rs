@@ -1,8 +1,9 @@
 //! A hypervisor in the small, whose code is measured: it saves a device, loads one, or both.
 //!
 //! `cargo xtask size` builds the programs in `bin/` for bare machines, as small as the compiler can make them. Device and
-//! wire are functions that the compiler knows nothing of, and events go to such a function too: nothing of core's path can
-//! be left out. No program runs, and none can be linked that reaches a panic, or memory of an allocator.
+//! wire are functions that the compiler knows nothing of, events go to such a function too, and what a session begins with
+//! comes from such ones: nothing of its way through core can be left out. Constants are the section's name and numbers
+//! alone. No program runs, and none can be linked that reaches a panic, or memory of an allocator.
 //!
 //! Deliberately absent: a machine. What the programs call is for the linker an address.
 

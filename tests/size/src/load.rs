@@ -16,7 +16,9 @@ use crate::{Failed, NAME};
 /// [`Failed`].
 pub fn load(buffer: &mut [u8]) -> Result<(), Failed> {
     let features = Features::from_raw(machine::features()).ok_or(Failed)?;
-    let mut destination = Destination::new(features, State::Running, false, buffer).map_err(|_| Failed)?;
+    let now = State::from_raw(machine::state()).ok_or(Failed)?;
+    let mut destination =
+        Destination::new(features, now, machine::switchover_ack(), buffer).map_err(|_| Failed)?;
     let loaded = read(&mut destination);
     if loaded.is_err() {
         destination.cancel();

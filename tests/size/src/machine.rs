@@ -9,6 +9,7 @@ use vfio_migration_core::session::{Code, DataRead, Event, PrecopyInfo};
 // SAFETY: nobody defines these functions, and the programs that call them never run.
 unsafe extern "C" {
     safe fn device_features() -> u64;
+    safe fn device_state() -> u32;
     safe fn device_set_state(state: u32) -> i32;
     safe fn device_read(bytes: *mut u8, length: usize) -> isize;
     safe fn device_write(bytes: *const u8, length: usize) -> isize;
@@ -18,6 +19,7 @@ unsafe extern "C" {
     safe fn wire_send_config() -> i32;
     safe fn wire_recv_config() -> i32;
     safe fn wants_to_stop(bytes: usize) -> bool;
+    safe fn wants_switchover_ack() -> bool;
 }
 
 // SAFETY: as above. By Rust's own convention, since what they are given is Rust's.
@@ -36,6 +38,18 @@ pub struct Wire;
 #[must_use]
 pub fn features() -> u64 {
     device_features()
+}
+
+/// The number of the state that the device is in.
+#[must_use]
+pub fn state() -> u32 {
+    device_state()
+}
+
+/// Whether the source waits for the destination before it stops the device.
+#[must_use]
+pub fn switchover_ack() -> bool {
+    wants_switchover_ack()
 }
 
 /// Whether pre-copy is to end, after a chunk of so many bytes.

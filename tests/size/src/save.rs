@@ -16,7 +16,8 @@ use crate::{Failed, ID, NAME};
 /// [`Failed`].
 pub fn save(buffer: &mut [u8]) -> Result<(), Failed> {
     let features = Features::from_raw(machine::features()).ok_or(Failed)?;
-    let mut source = Source::new(features, State::Running, false, buffer).map_err(|_| Failed)?;
+    let now = State::from_raw(machine::state()).ok_or(Failed)?;
+    let mut source = Source::new(features, now, machine::switchover_ack(), buffer).map_err(|_| Failed)?;
     let saved = write(&mut source, features);
     if saved.is_err() {
         source.cancel();

@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
 use super::measure::{Kind, Row};
+use crate::freestanding::TARGETS;
 
 /// The aims.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Budget {
     /// Bytes of a program, by target.
@@ -72,14 +73,25 @@ impl Budget {
         }
     }
 
-    /// Excesses on a target of which nothing was measured.
-    pub(crate) fn idle(&self, rows: &[Row], target: &str) -> impl Iterator<Item = String> {
-        let is_idle =
-            move |excess: &&Excess| excess.target == target && !rows.iter().any(|row| excess.is_of(row));
-        let idle = self.excess.iter().filter(is_idle);
-        idle.map(|excess| {
-            format!("{} of {} on {}: nothing such is measured", excess.kind, excess.entry, excess.target)
-        })
+    /// Aims and excesses on a target of which nothing was measured.
+    pub(crate) fn idle(&self, rows: &[Row], target: &str) -> Vec<String> {
+        let has = |kind: Kind, entry: &str| rows.iter().any(|row| row.kind == kind && row.entry == entry);
+        let mut idle = Vec::new();
+        let mut want = |kind: Kind, entry: &str| {
+            if !has(kind, entry) {
+                idle.push(format!(
+                    "{kind} of {entry} on {target}: {FILE} names it, and nothing such is measured"
+                ));
+            }
+        };
+        self.code.get(target).into_iter().flatten().for_each(|(entry, _)| want(Kind::Code, entry));
+        self.memory.keys().for_each(|entry| want(Kind::Memory, entry));
+        let excesses = self.excess.iter().filter(|excess| excess.target == target);
+        excesses.for_each(|excess| want(excess.kind, &excess.entry));
+        if self.stack.contains_key(target) && !rows.iter().any(|row| row.kind == Kind::Stack) {
+            idle.push(format!("stack on {target}: {FILE} has an aim, and no stack is measured"));
+        }
+        idle
     }
 
     fn excess(&self, row: &Row) -> Option<&Excess> {
@@ -87,7 +99,21 @@ impl Budget {
     }
 
     fn parse(text: &str) -> Result<Self> {
-        Ok(toml::from_str(text)?)
+        let budget: Self = toml::from_str(text)?;
+        let excesses = || budget.excess.iter();
+        let named =
+            budget.code.keys().chain(budget.stack.keys()).chain(excesses().map(|excess| &excess.target));
+        for target in named {
+            let known = TARGETS.join(", ");
+            ensure!(TARGETS.contains(&target.as_str()), "no target is called {target}; there are {known}");
+        }
+        for excess in excesses() {
+            let Excess { kind, target, entry, .. } = excess;
+            let same = excesses()
+                .filter(|other| (other.kind, &other.target, &other.entry) == (*kind, target, entry));
+            ensure!(same.count() == 1, "{kind} of {entry} on {target} has more than one excess");
+        }
+        Ok(budget)
     }
 }
 
@@ -117,23 +143,28 @@ mod tests {
     use super::*;
 
     const AIMS: &str = "\
-[code.t]
+[code.x86_64-unknown-none]
 both = 100
 [memory]
 source = 8
 [stack]
-t = 50
+x86_64-unknown-none = 50
 [[excess]]
 kind = 'stack'
-target = 't'
+target = 'x86_64-unknown-none'
 entry = 'deep'
 bytes = 60
 why = 'a map'
 ";
 
+    const TARGET: &str = "x86_64-unknown-none";
+
+    fn row(kind: Kind, entry: &str, bytes: u64) -> Row {
+        Row { kind, target: TARGET, entry: entry.into(), bytes, parts: vec![("f".into(), bytes)] }
+    }
+
     fn objection(kind: Kind, entry: &str, bytes: u64) -> Option<String> {
-        let parts = vec![("f".into(), bytes)];
-        Budget::parse(AIMS).unwrap().objection(&Row { kind, target: "t", entry: entry.into(), bytes, parts })
+        Budget::parse(AIMS).unwrap().objection(&row(kind, entry, bytes))
     }
 
     #[test]
@@ -146,18 +177,47 @@ why = 'a map'
 
     #[test]
     fn what_grows_is_told_with_its_largest_functions() {
-        let told = "code of both on t: wanted 100 bytes at most, got 101\n       101 f";
+        let told = "code of both on x86_64-unknown-none: wanted 100 bytes at most, got 101\n       101 f";
         assert_eq!(objection(Kind::Code, "both", 101).as_deref(), Some(told));
-        let told = "stack of deep on t: wanted 60 bytes at most, got 61\n        61 f";
+        let told = "stack of deep on x86_64-unknown-none: wanted 60 bytes at most, got 61\n        61 f";
         assert_eq!(objection(Kind::Stack, "deep", 61).as_deref(), Some(told));
     }
 
     #[test]
     fn an_excess_that_is_not_needed_and_an_entry_without_an_aim_are_told() {
-        let told = "stack of deep on t: wanted 50 bytes, got 50; remove its excess";
+        let told = "stack of deep on x86_64-unknown-none: wanted 50 bytes, got 50; remove its excess";
         assert_eq!(objection(Kind::Stack, "deep", 50).as_deref(), Some(told));
         assert!(objection(Kind::Memory, "other", 1).unwrap().contains("has no aim"));
-        let idle: Vec<String> = Budget::parse(AIMS).unwrap().idle(&[], "t").collect();
-        assert_eq!(idle, ["stack of deep on t: nothing such is measured"]);
+    }
+
+    #[test]
+    fn each_aim_and_excess_of_which_nothing_is_measured_is_told() {
+        let budget = Budget::parse(AIMS).unwrap();
+        let mut rows =
+            vec![row(Kind::Code, "both", 1), row(Kind::Memory, "source", 1), row(Kind::Stack, "deep", 60)];
+        assert_eq!(budget.idle(&rows, TARGET), [""; 0]);
+        rows[2].entry = "flat".into();
+        let named = |what: &str| format!("{what}: {FILE} names it, and nothing such is measured");
+        assert_eq!(budget.idle(&rows, TARGET), [named("stack of deep on x86_64-unknown-none")]);
+        let mut wanted = ["code of both", "memory of source", "stack of deep"]
+            .map(|what| named(&format!("{what} on {TARGET}")))
+            .to_vec();
+        wanted.push(format!("stack on {TARGET}: {FILE} has an aim, and no stack is measured"));
+        assert_eq!(budget.idle(&[], TARGET), wanted);
+    }
+
+    #[test]
+    fn target_that_there_is_not_and_a_second_excess_are_refused() {
+        let refused = |aims: &str| Budget::parse(aims).unwrap_err().to_string();
+        for place in ["[code.x86_64", "[stack]\nx86_64", "target = 'x86_64"] {
+            let told = refused(&AIMS.replace(place, &place.replace("x86", "x68")));
+            assert!(
+                told.starts_with("no target is called x68_64-unknown-none; there are thumbv7em"),
+                "{told}"
+            );
+        }
+        let (_, excess) = AIMS.split_once("[[").unwrap();
+        let told = refused(&format!("{AIMS}[[{excess}"));
+        assert_eq!(told, "stack of deep on x86_64-unknown-none has more than one excess");
     }
 }

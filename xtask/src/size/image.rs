@@ -8,14 +8,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use object::read::{Object, ObjectSection, ObjectSymbol as _};
 use object::{
-    Architecture, Relocation, RelocationFlags, RelocationTarget, SectionFlags, SectionKind, SymbolKind, elf,
+    Architecture, Relocation, RelocationFlags, RelocationKind, RelocationTarget, SectionFlags, SectionKind,
+    SymbolKind, elf,
 };
 
+use super::thumb::Thumb;
 use super::way::{Way, calls_itself};
 
 /// A linked program.
@@ -28,6 +31,8 @@ pub(crate) struct Image {
     pub(crate) symbols: Vec<Symbol>,
     /// Functions whose address is taken, and who takes it.
     pub(crate) taken: BTreeMap<String, String>,
+    /// Where a call or a jump leads nobody knows where, and which.
+    pub(crate) lost: BTreeMap<u64, String>,
 }
 
 /// A function, or data with a name.
@@ -45,6 +50,14 @@ pub(crate) struct Symbol {
     pub(crate) calls: BTreeSet<usize>,
 }
 
+impl Symbol {
+    /// Its bytes, seen from the beginning of its section.
+    fn range(&self, section: u64) -> Option<Range<usize>> {
+        let start = usize::try_from(self.address.checked_sub(section)?).ok()?;
+        Some(start..start.checked_add(usize::try_from(self.size).ok()?)?)
+    }
+}
+
 impl Image {
     /// Reads the program in a file.
     pub(crate) fn read(path: &Path) -> Result<Self> {
@@ -56,6 +69,7 @@ impl Image {
             sections: sections(&file)?,
             symbols: symbols(&file, machine == Architecture::Arm)?,
             taken: BTreeMap::new(),
+            lost: BTreeMap::new(),
         };
         image.frames(&file).and_then(|()| image.references(&file)).and_then(|()| image.own_calls(&file))?;
         Ok(image)
@@ -105,31 +119,68 @@ impl Image {
             if UNWINDING.contains(&name) {
                 continue;
             }
+            let thumb = thumb(file, &section, self.machine)?;
+            let mut explained = BTreeSet::new();
             for (place, relocation) in section.relocations() {
                 let RelocationFlags::Elf { r_type } = relocation.flags() else { continue };
                 let at = usize::try_from(place.wrapping_sub(section.address()))?;
-                let Some(way) = Way::of(self.machine, r_type, code, at) else { continue };
-                let Some(address) = target(file, &relocation, r_type)? else { continue };
-                let Some(to) = self.at_start(even(address, self.machine)) else { continue };
-                self.refer(way, place, to, name)?;
+                let Some(mut way) = Way::of(self.machine, r_type, code, at) else { continue };
+                let Some(address) = target(file, &relocation, way)? else { continue };
+                if way == Way::Address
+                    && let Some(calls) = self.calls_of(thumb.as_ref(), section.address(), place)
+                {
+                    explained.extend(calls);
+                    way = Way::Call;
+                }
+                self.refer(way, place, even(address, self.machine), name)?;
             }
+            self.unexplained(thumb.as_ref(), section.address(), &explained);
         }
         Ok(())
     }
 
-    fn refer(&mut self, way: Way, place: u64, to: usize, section: &str) -> Result<()> {
-        match (way, self.around(place)) {
-            (Way::Jump, Some(from)) if from == to => {} // a loop
-            (Way::Call | Way::Jump, Some(from)) => {
+    /// Notes that the code or data at a place refers to an address.
+    fn refer(&mut self, way: Way, place: u64, address: u64, section: &str) -> Result<()> {
+        match (way, self.around(place), self.at_start(address)) {
+            // A loop.
+            (Way::Jump, Some(from), _) if self.around(address) == Some(from) => {}
+            (Way::Call | Way::Jump, Some(from), Some(to)) => {
                 self.symbols[from].calls.insert(to);
             }
-            (Way::Address, from) => {
+            (Way::Call | Way::Jump, Some(from), None) => {
+                let from = &self.symbols[from].name;
+                let what = format!("{from} goes to {address:#x}, where no function of a known size begins");
+                self.lost.insert(place, what);
+            }
+            (Way::Call | Way::Jump, None, _) => {
+                bail!("what goes to {address:#x} at {place:#x} is in no function")
+            }
+            (Way::Address, from, Some(to)) => {
                 let by = from.map_or(section, |from| &self.symbols[from].name).to_owned();
                 self.taken.insert(self.symbols[to].name.clone(), by);
             }
-            (Way::Call | Way::Jump, None) => bail!("what calls {} is in no function", self.symbols[to].name),
+            (Way::Address, _, None) => {}
         }
         Ok(())
+    }
+
+    /// The calls by a register of the address that is at a place, where it is for such calls alone.
+    fn calls_of(&self, thumb: Option<&Thumb>, section: u64, place: u64) -> Option<BTreeSet<usize>> {
+        let function = &self.symbols[self.around(place)?];
+        let at = usize::try_from(place.checked_sub(section)?).ok()?;
+        thumb?.calls_of(function.range(section).filter(|_| function.is_function)?, at)
+    }
+
+    /// Notes the calls by a register of which it is not explained whom they call.
+    fn unexplained(&mut self, thumb: Option<&Thumb>, section: u64, explained: &BTreeSet<usize>) {
+        for function in self.symbols.iter().filter(|symbol| symbol.is_function) {
+            let calls = thumb.zip(function.range(section)).map(|(thumb, range)| thumb.by_register(range));
+            for at in calls.unwrap_or_default().difference(explained) {
+                let place = section.saturating_add(*at as u64);
+                let what = format!("{} goes at {place:#x} to what a register has", function.name);
+                self.lost.insert(place, what);
+            }
+        }
     }
 
     /// A call of itself needs no relocation where the assembler knows the distance: those are looked for in the bytes.
@@ -198,25 +249,53 @@ fn symbols<'d>(file: &impl Object<'d>, is_arm: bool) -> Result<Vec<Symbol>> {
     Ok(symbols)
 }
 
-/// The address that a relocation leads to, where it leads to one.
-fn target<'d>(
+/// The instructions of a section with Arm's short ones. Symbols of its assemblers say where among them data begins and ends.
+fn thumb<'d>(
     file: &impl Object<'d>,
-    relocation: &Relocation,
-    r_type: elf::RelocationType,
-) -> Result<Option<u64>> {
-    let RelocationTarget::Symbol(index) = relocation.target() else { return Ok(None) };
-    let symbol = file.symbol_by_index(index)?;
-    if symbol.kind() != SymbolKind::Section {
-        return Ok(Some(symbol.address()));
-    }
-    let section = symbol.section_index().context("the symbol of a section is in none")?;
-    if file.section_by_index(section)?.kind() != SectionKind::Text {
+    section: &impl ObjectSection<'d>,
+    machine: Architecture,
+) -> Result<Option<Thumb>> {
+    if machine != Architecture::Arm || section.kind() != SectionKind::Text {
         return Ok(None);
     }
-    ensure!(!relocation.has_implicit_addend(), "a relocation says where it leads in an instruction");
+    let end = section.address().saturating_add(section.size());
+    let is_here = |address: &u64| (section.address()..end).contains(address);
+    let mut marks = BTreeMap::new();
+    for symbol in file.symbols().filter(|symbol| is_here(&symbol.address())) {
+        match symbol.name()?.split('.').next() {
+            Some("$d") => marks.insert(symbol.address(), true),
+            Some("$t" | "$a") => marks.insert(symbol.address(), false),
+            _ => None,
+        };
+    }
+    let ends = marks.keys().copied().skip(1).chain([end]);
+    let (mut data, at) = (Vec::new(), |address: u64| usize::try_from(address - section.address()));
+    for ((&start, _), end) in marks.iter().zip(ends).filter(|((_, is_data), _)| **is_data) {
+        data.push(at(start)?..at(end)?);
+    }
+    Ok(Some(Thumb::new(section.data()?.to_vec(), &data)))
+}
+
+/// The address that a relocation leads to, where it leads to one that a function may have.
+fn target<'d>(file: &impl Object<'d>, relocation: &Relocation, way: Way) -> Result<Option<u64>> {
+    let RelocationTarget::Symbol(index) = relocation.target() else {
+        ensure!(way == Way::Address, "a call or a jump leads to no symbol");
+        return Ok(None);
+    };
+    let symbol = file.symbol_by_index(index)?;
+    let is_section = symbol.kind() == SymbolKind::Section;
+    if is_section {
+        let section = symbol.section_index().context("the symbol of a section is in none")?;
+        if way == Way::Address && file.section_by_index(section)?.kind() != SectionKind::Text {
+            return Ok(None);
+        }
+        ensure!(!relocation.has_implicit_addend(), "a relocation says where it leads in an instruction");
+    } else if way == Way::Address || relocation.has_implicit_addend() {
+        return Ok(Some(symbol.address()));
+    }
     // What counts from the end of the instruction's four bytes says four less.
     let is_from_end = file.architecture() == Architecture::X86_64
-        && matches!(r_type, elf::R_X86_64_PC32 | elf::R_X86_64_PLT32);
+        && (way != Way::Address || relocation.kind() == RelocationKind::Relative);
     let addend = relocation.addend().wrapping_add(if is_from_end { 4 } else { 0 });
     Ok(Some(symbol.address().wrapping_add_signed(addend)))
 }
@@ -250,6 +329,41 @@ const UNWINDING: [&str; 3] = [".ARM.exidx", ".eh_frame", ".eh_frame_hdr"];
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn call_and_jump_lead_to_where_a_function_begins_or_are_lost() {
+        let function = |name: &str, address| Symbol {
+            name: name.into(),
+            address,
+            size: 16,
+            is_function: true,
+            ..Symbol::default()
+        };
+        let mut image = Image {
+            machine: Architecture::X86_64,
+            sections: BTreeMap::new(),
+            symbols: vec![function("a", 0x10), function("b", 0x20)],
+            taken: BTreeMap::new(),
+            lost: BTreeMap::new(),
+        };
+        let ways = [
+            (Way::Call, 0x11, 0x20),
+            (Way::Jump, 0x12, 0x10), // a loop
+            (Way::Jump, 0x13, 0x18), // a loop
+            (Way::Jump, 0x14, 0x28), // into the middle of another one
+            (Way::Call, 0x15, 0x18), // into the middle of itself
+            (Way::Call, 0x16, 0x40), // where nothing is
+            (Way::Address, 0x17, 0x40),
+        ];
+        for (way, place, address) in ways {
+            image.refer(way, place, address, ".text").unwrap();
+        }
+        assert_eq!(Vec::from_iter(&image.symbols[0].calls), [&1]);
+        assert_eq!(Vec::from_iter(image.lost.keys().copied()), [0x14, 0x15, 0x16]);
+        assert_eq!(image.lost[&0x16], "a goes to 0x40, where no function of a known size begins");
+        let nowhere = image.refer(Way::Call, 0x30, 0x20, ".text").unwrap_err().to_string();
+        assert_eq!(nowhere, "what goes to 0x20 at 0x30 is in no function");
+    }
 
     #[test]
     fn number_ends_with_the_first_byte_below_128() {

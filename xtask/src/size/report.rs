@@ -14,6 +14,10 @@ use crate::freestanding::TARGETS;
 
 /// A table in Markdown with a column for each machine, and in front which compiler it is of.
 pub(crate) fn markdown(rows: &[Row], compiler: &str, budget: &Budget) -> Result<String> {
+    for row in rows {
+        let is_there = LINES.iter().any(|(_, kind, is_of)| *kind == row.kind && is_of(&row.entry));
+        ensure!(is_there, "{} of {} is in no line of the table", row.kind, row.entry);
+    }
     let mut text = format!("In bytes, by {compiler}:\n\n| |");
     TARGETS.iter().for_each(|target| text += &format!(" {target} |"));
     text += "\n|---|";
@@ -64,7 +68,7 @@ fn cut(text: &str) -> Result<(&str, &str, &str)> {
 /// A line's title, its kind, and which entries it has the worst of.
 type Line = (&'static str, Kind, fn(&str) -> bool);
 
-const LINES: [Line; 22] = [
+const LINES: [Line; 24] = [
     ("code: a program that saves", Kind::Code, |entry| entry == "save"),
     ("code: a program that loads", Kind::Code, |entry| entry == "load"),
     ("code: a program that does both", Kind::Code, |entry| entry == "both"),
@@ -73,6 +77,8 @@ const LINES: [Line; 22] = [
     ("memory: `Fleet` of one device", Kind::Memory, |entry| entry == "fleet_1"),
     ("memory: `Fleet` of eight", Kind::Memory, |entry| entry == "fleet_8"),
     ("memory: multifd's `Receiver`", Kind::Memory, |entry| entry == "receiver"),
+    ("memory: multifd's `Slot`, lent to a `Receiver`", Kind::Memory, |entry| entry == "slot"),
+    ("memory: multifd's `Channel`, lent to a `Receiver`", Kind::Memory, |entry| entry == "channel"),
     ("memory: multifd's `Sender`", Kind::Memory, |entry| entry == "sender"),
     ("stack: `Source::poll`", Kind::Stack, |entry| entry == "source_poll"),
     ("stack: `Source::complete`", Kind::Stack, |entry| entry == "source_complete"),
@@ -88,7 +94,7 @@ const LINES: [Line; 22] = [
         is_of(entry, &["multifd_init_", "multifd_packet_", "multifd_ram_", "multifd_sender_"])
     }),
     ("stack: multifd's `Receiver`", Kind::Stack, |entry| entry.starts_with("multifd_receiver_")),
-    ("stack: all of core", Kind::Stack, |_| true),
+    ("stack: the deepest of all that are added up", Kind::Stack, |_| true),
 ];
 
 fn is_order(entry: &str, role: &str) -> bool {
@@ -126,6 +132,19 @@ mod tests {
         assert_eq!(same.unwrap(), "README.md has this table");
         assert!(grown.unwrap_err().to_string().contains("--bless"));
         assert!(other.unwrap().contains("another compiler"));
+    }
+
+    #[test]
+    fn measurement_without_a_line_is_an_error_that_names_it() {
+        let row = Row {
+            kind: Kind::Memory,
+            target: TARGETS[0],
+            entry: "other".into(),
+            bytes: 1,
+            parts: Vec::new(),
+        };
+        let told = markdown(&[row], "c1", &Budget::default()).unwrap_err().to_string();
+        assert_eq!(told, "memory of other is in no line of the table");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A sum is given only where all of it is known. A function that calls itself, directly or over others, one whose frame
 //! the compiler did not note, and one whose address is taken anywhere in the program, so that it may be called by a
-//! pointer, are errors that name it.
+//! pointer, are errors that name it; so is one that goes to a place where no function is known.
 //!
 //! Deliberately absent: what the caller of an entry hands over as code, a device or a place to print; a program in which
 //! such entries are is not added up.
@@ -25,6 +25,9 @@ pub(crate) struct Depth {
 pub(crate) fn deepest(image: &Image, entry: &str) -> Result<Depth> {
     if let Some((taken, by)) = image.taken.iter().next() {
         bail!("{taken} may be called by a pointer, its address is in {by}: nobody knows how deep that goes");
+    }
+    if let Some(lost) = image.lost.values().next() {
+        bail!("{lost}: nobody knows how deep that goes");
     }
     let start = image.function(entry).with_context(|| format!("{entry} is not in the linked program"))?;
     let mut known = vec![None; image.symbols.len()];
@@ -56,7 +59,7 @@ fn descend(image: &Image, index: usize, known: &mut [Known], above: &mut Vec<usi
         }
     }
     above.pop();
-    let bytes = frame(image, symbol)?.saturating_add(below);
+    let bytes = frame(image, symbol)?.saturating_add(below.max(unnoted(image.machine)));
     known[index] = Some((bytes, next));
     Ok(bytes)
 }
@@ -73,6 +76,12 @@ fn frame(image: &Image, symbol: &Symbol) -> Result<u64> {
 
 /// What a call puts onto the stack by itself.
 const fn call(machine: Architecture) -> u64 {
+    if matches!(machine, Architecture::X86_64) { 8 } else { 0 }
+}
+
+/// What a function may have on its stack for a moment beside the frame that is noted. In x86's small code a constant gets
+/// into a register by way of the stack, `push` and `pop`; nothing is called in between.
+const fn unnoted(machine: Architecture) -> u64 {
     if matches!(machine, Architecture::X86_64) { 8 } else { 0 }
 }
 
@@ -118,6 +127,7 @@ mod tests {
             sections: BTreeMap::new(),
             symbols: functions.iter().map(symbol).collect(),
             taken: BTreeMap::new(),
+            lost: BTreeMap::new(),
         }
     }
 
@@ -130,7 +140,8 @@ mod tests {
         assert_eq!(depth.bytes, 120);
         assert_eq!(depth.way, [("a".into(), 8), ("c".into(), 16), ("d".into(), 96)]);
         program.machine = Architecture::X86_64;
-        assert_eq!(deepest(&program, "a").unwrap().bytes, 120 + 3 * 8);
+        assert_eq!(deepest(&program, "a").unwrap().bytes, 120 + 3 * 8 + 8);
+        assert_eq!(deepest(&program, "b").unwrap().bytes, 100 + 8 + 8);
     }
 
     #[test]
@@ -144,5 +155,8 @@ mod tests {
         pointer.taken.insert("b".into(), "a".into());
         let wanted = "b may be called by a pointer, its address is in a: nobody knows how deep that goes";
         assert_eq!(error(&pointer), wanted);
+        let mut lost = program(&[("a", Some(8), &[])]);
+        lost.lost.insert(4, "a goes to 0x10".into());
+        assert_eq!(error(&lost), "a goes to 0x10: nobody knows how deep that goes");
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! Source: the ELF supplements of the five architectures; the numbers of relocations are those of the crate `object`.
 //!
-//! Deliberately absent: a disassembler. Relocations say where to look, but for calls of a function by itself.
+//! Deliberately absent: a disassembler. Relocations say where to look, but for calls of a function by itself, and for calls
+//! by a register, which are in [`thumb`](super::thumb).
 
 use object::Architecture;
 use object::elf::{self, RelocationType};
@@ -31,16 +32,23 @@ impl Way {
         Some(match (machine, relocation) {
             (Architecture::Arm, elf::R_ARM_THM_PC22) => Self::Call,
             (Architecture::Arm, elf::R_ARM_THM_JUMP24 | elf::R_ARM_THM_JUMP19) => Self::Jump,
-            (Architecture::Arm, elf::R_ARM_ABS32) if calls_by_register(code, at) => Self::Call,
             (Architecture::Aarch64, elf::R_AARCH64_CALL26) => Self::Call,
             (
                 Architecture::Aarch64,
                 elf::R_AARCH64_JUMP26 | elf::R_AARCH64_CONDBR19 | elf::R_AARCH64_TSTBR14,
             ) => Self::Jump,
             (Architecture::Riscv32 | Architecture::Riscv64, relocation) => {
-                return riscv(relocation, code, at);
+                return riscv(machine, relocation, code, at);
             }
-            (Architecture::X86_64, _) => x86(code, at),
+            // Any other is of no distance, and stands behind the same bytes by chance alone.
+            (
+                Architecture::X86_64,
+                elf::R_X86_64_PC32
+                | elf::R_X86_64_PLT32
+                | elf::R_X86_64_GOTPCREL
+                | elf::R_X86_64_GOTPCRELX
+                | elf::R_X86_64_REX_GOTPCRELX,
+            ) => x86(code, at),
             _ => Self::Address,
         })
     }
@@ -69,11 +77,13 @@ pub(super) fn calls_itself(machine: Architecture, code: &[u8]) -> bool {
     }
 }
 
-fn riscv(relocation: RelocationType, code: &[u8], at: usize) -> Option<Way> {
+fn riscv(machine: Architecture, relocation: RelocationType, code: &[u8], at: usize) -> Option<Way> {
     Some(match relocation {
         elf::R_RISCV_CALL | elf::R_RISCV_CALL_PLT => Way::Call,
         // The link register is the instruction's second field; without one it is a jump.
         elf::R_RISCV_JAL if code.get(at..).is_some_and(links) => Way::Call,
+        // In two bytes a machine of 32 bits can call, too.
+        elf::R_RISCV_RVC_JUMP if machine == Architecture::Riscv32 && links_shortly(code, at) => Way::Call,
         elf::R_RISCV_JAL | elf::R_RISCV_BRANCH | elf::R_RISCV_RVC_BRANCH | elf::R_RISCV_RVC_JUMP => Way::Jump,
         // Of the instruction that has the upper half of an address; which has its own relocation.
         elf::R_RISCV_PCREL_LO12_I | elf::R_RISCV_PCREL_LO12_S => return None,
@@ -86,31 +96,16 @@ fn links(code: &[u8]) -> bool {
     code.first_chunk().is_some_and(|word| (u32::from_le_bytes(*word) >> 7) & 31 != 0)
 }
 
+/// Whether the two bytes are `c.jal`, and not `c.j`.
+fn links_shortly(code: &[u8], at: usize) -> bool {
+    code.get(at + 1).is_some_and(|upper| upper >> 5 == 0b001)
+}
+
 /// The distance of `auipc` and `jalr` that links, seen from the first.
 fn riscv_distance(upper: u32, lower: u32) -> Option<i64> {
     let is_call = upper & 0x7f == 0x17 && lower & 0x707f == 0x67 && (lower >> 7) & 31 != 0;
     let distance = i64::from((upper & 0xffff_f000).cast_signed()) + i64::from(lower.cast_signed() >> 20);
     is_call.then_some(distance)
-}
-
-/// Whether the word `at` which there is an address among Arm's short instructions is loaded for calls alone. In small code
-/// the compiler makes so of three calls of the same function, of which the last may be a jump: the register is one that
-/// calls leave alone, and is called twice at least behind its load.
-fn calls_by_register(code: &[u8], at: usize) -> bool {
-    let half = |at: usize| code.get(at..).and_then(<[u8]>::first_chunk).map(|half| u16::from_le_bytes(*half));
-    (at.saturating_sub(4096)..at).step_by(2).any(|load| {
-        let base = (load + 4) & !3;
-        let (register, distance) = match (half(load), half(load + 2)) {
-            (Some(short), _) if short & 0xf800 == 0x4800 => (short >> 8 & 7, (short & 0xff) * 4),
-            (Some(0xf8df), Some(rest)) => (rest >> 12, rest & 0xfff),
-            _ => return false,
-        };
-        let is_call = |at: usize| half(at) == Some(0x4780 | register << 3);
-        let is_kept = (4..=11).contains(&register);
-        base + usize::from(distance) == at
-            && is_kept
-            && (load..at).step_by(2).filter(|&at| is_call(at)).count() > 1
-    })
 }
 
 fn x86(code: &[u8], at: usize) -> Way {
@@ -145,16 +140,23 @@ mod tests {
     }
 
     #[test]
-    fn address_that_is_loaded_into_a_register_and_called_is_a_call() {
-        // ldr r4 or r1, [pc, #4]; CALL; CALL; nop; the address
-        let code = |load, calls: [u16; 2]| {
-            [load, calls[0], calls[1], 0xbf00, 0x1235, 0].map(u16::to_le_bytes).concat()
-        };
-        let way = |load, calls| Way::of(Architecture::Arm, elf::R_ARM_ABS32, &code(load, calls), 8);
-        assert_eq!(way(0x4c01, [0x47a0, 0x47a0]), Some(Way::Call)); // blx r4, twice
-        assert_eq!(way(0x4c01, [0x47a0, 0x4620]), Some(Way::Address)); // blx r4; mov r0, r4
-        assert_eq!(way(0x4c01, [0x4788, 0x4788]), Some(Way::Address)); // blx r1, which has another one
-        assert_eq!(way(0x4901, [0x4788, 0x4788]), Some(Way::Address)); // blx r1, which calls do not leave alone
+    fn relocation_that_is_no_distance_is_an_address_whatever_stands_before_it() {
+        // mov qword ptr [rsp - 24], offset f
+        let store = [0x48, 0xc7, 0x44, 0x24, 0xe8];
+        let way = |relocation| Way::of(Architecture::X86_64, relocation, &store, store.len());
+        assert_eq!(way(elf::R_X86_64_32S), Some(Way::Address));
+        assert_eq!(way(elf::R_X86_64_64), Some(Way::Address));
+        let load = |relocation| Way::of(Architecture::X86_64, relocation, &[0xff, 0x15], 2);
+        assert_eq!(load(elf::R_X86_64_GOTPCREL), Some(Way::Call));
+        assert_eq!(load(elf::R_X86_64_REX_GOTPCRELX), Some(Way::Call));
+    }
+
+    #[test]
+    fn two_bytes_call_where_a_machine_has_such_a_call() {
+        let way = |machine, half: u16| Way::of(machine, elf::R_RISCV_RVC_JUMP, &half.to_le_bytes(), 0);
+        assert_eq!(way(Architecture::Riscv32, 0x2001), Some(Way::Call)); // c.jal
+        assert_eq!(way(Architecture::Riscv32, 0xa001), Some(Way::Jump)); // c.j
+        assert_eq!(way(Architecture::Riscv64, 0xa001), Some(Way::Jump));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! How much memory the sessions take beside their caller's buffers: each static has the size of a type.
+//! How much memory the sessions take beside their caller's buffers: each static has the size of a type. The
+//! last is larger than its aim: the check must refuse it.
 //!
 //! Deliberately absent: code. The sizes are read off the symbols, for each machine its own.
 
@@ -36,6 +37,7 @@ sizes! {
     size_sender: Sender<'static>,
     size_slot: Slot,
     size_channel: Channel,
+    control_source: [Source<'static>; 2],
 }
 
 /// Where the linker begins.
