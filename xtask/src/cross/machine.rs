@@ -107,7 +107,8 @@ impl Machine {
             command.env(name("RUNNER"), runner.join(" "));
         }
         if self.target.ends_with("-musl") && how != How::Installed {
-            command.env(name("RUSTFLAGS"), musl::flags(&folder()?.join("musl"))?);
+            // The other variables for flags are split at spaces.
+            command.env("CARGO_ENCODED_RUSTFLAGS", musl::flags(&folder()?.join("musl"))?.join("\x1f"));
         }
         command.args(["--profile", PROFILE, "--target-dir"]).arg(folder()?);
         Ok((command, how))
