@@ -22,6 +22,8 @@ pub(crate) struct Machine {
     runner: Runner,
     /// Whether the test suites run there.
     pub(super) tests: bool,
+    /// Whether rustix calls the kernel by itself there. Elsewhere it takes libc, and host can't do without.
+    pub(super) without_libc: bool,
     /// Programs and files that are needed, and the Debian packages that bring them.
     needs: &'static [(&'static str, &'static str)],
 }
@@ -43,6 +45,7 @@ pub(crate) const MACHINES: [Machine; 5] = [
         linker: "aarch64-linux-gnu-gcc",
         runner: Runner::Emulator("qemu-aarch64", "/usr/aarch64-linux-gnu"),
         tests: false,
+        without_libc: true,
         needs: &[
             ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
             ("/usr/aarch64-linux-gnu/lib/crt1.o", "libc6-dev-arm64-cross"),
@@ -54,6 +57,7 @@ pub(crate) const MACHINES: [Machine; 5] = [
         linker: "riscv64-linux-gnu-gcc",
         runner: Runner::Emulator("qemu-riscv64", "/usr/riscv64-linux-gnu"),
         tests: false,
+        without_libc: true,
         needs: &[
             ("riscv64-linux-gnu-gcc", "gcc-riscv64-linux-gnu"),
             ("/usr/riscv64-linux-gnu/lib/crt1.o", "libc6-dev-riscv64-cross"),
@@ -65,6 +69,7 @@ pub(crate) const MACHINES: [Machine; 5] = [
         linker: "s390x-linux-gnu-gcc",
         runner: Runner::Emulator("qemu-s390x", "/usr/s390x-linux-gnu"),
         tests: true,
+        without_libc: false,
         needs: &[
             ("s390x-linux-gnu-gcc", "gcc-s390x-linux-gnu"),
             ("/usr/s390x-linux-gnu/lib/crt1.o", "libc6-dev-s390x-cross"),
@@ -76,6 +81,7 @@ pub(crate) const MACHINES: [Machine; 5] = [
         linker: "i686-linux-gnu-gcc",
         runner: Runner::Loader("qemu-i386", "/usr/i686-linux-gnu"),
         tests: true,
+        without_libc: true,
         needs: &[
             ("i686-linux-gnu-gcc", "gcc-i686-linux-gnu"),
             ("/usr/i686-linux-gnu/lib/crt1.o", "libc6-dev-i386-cross"),
@@ -87,6 +93,7 @@ pub(crate) const MACHINES: [Machine; 5] = [
         linker: "musl-gcc",
         runner: Runner::Here,
         tests: false,
+        without_libc: true,
         needs: &[("musl-gcc", "musl-tools")],
     },
 ];
@@ -208,6 +215,7 @@ mod tests {
         linker: "cc",
         runner: Runner::Emulator("no-such-emulator", "/no-such-folder"),
         tests: false,
+        without_libc: false,
         needs: &[
             ("no-such-emulator", "b"),
             ("/no-such-folder/crt1.o", "a"),
