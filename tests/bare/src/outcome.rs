@@ -3,7 +3,7 @@
 //! Deliberately absent: a way to ask the machine anything later. What it has to say it says before it ends.
 
 use crate::device::Device;
-use crate::machine::boot::{Exit, exit};
+use crate::machine::boot::{Exit, exit, overflow};
 use crate::machine::console::say;
 use crate::machine::serial::Serial;
 use crate::machine::setup::{Role, Setup};
@@ -26,6 +26,7 @@ pub(crate) fn migrate(setup: &Setup) -> ! {
             say!("listening"); // what came before the line was set up is lost
             (receive(&mut device, &mut stream), "received", stream.offset())
         }
+        Role::Overflow => panic!("the stack has room for {} calls", overflow(0)),
     };
     trace::sum_up();
     tell(&outcome, done, bytes, &device);

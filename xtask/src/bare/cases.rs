@@ -37,6 +37,7 @@ pub(crate) fn run(lab: &Lab) -> Tally {
         Ok((damages, whole)) => {
             case("receiver whose device refuses RESUMING", receive_refused(lab, "RESUMING", &whole));
             case("receiver whose device refuses STOP", receive_refused(lab, "STOP", &whole));
+            case("description that whoever wrote it added to", added(lab, &whole));
             for damage in damages {
                 case(&format!("damage: {}", damage.name), refuse(lab, &damage));
             }
@@ -44,6 +45,7 @@ pub(crate) fn run(lab: &Lab) -> Tally {
         Err(error) => case("a stream to damage", Err(error)),
     }
     case("command line that nobody understands", panicked(lab));
+    case("stack that overflows", overflowed(lab));
     tally
 }
 
@@ -142,6 +144,14 @@ fn receive_refused(lab: &Lab, state: &str, stream: &[u8]) -> Result<String> {
     Ok(format!("{told}; the device is in RUNNING"))
 }
 
+/// A description may have keys that nobody knows, brackets within strings, and as many levels as are allowed.
+fn added(lab: &Lab, whole: &[u8]) -> Result<String> {
+    let stream = damage::described(whole, &damage::nested(7, r#""[[[[[[[[[\"[""#))?;
+    let receiver = lab.receive("added", "features=7", &stream)?;
+    is_in(&receiver, DONE, "RUNNING")?;
+    Ok(format!("received {}", receiver.rest("received ")?))
+}
+
 /// A damaged stream is refused with its reason, and nothing of it runs.
 fn refuse(lab: &Lab, damage: &Damage) -> Result<String> {
     let patience = if damage.told.contains("the stream ended") { "patience=2000" } else { "" };
@@ -172,6 +182,18 @@ fn panicked(lab: &Lab) -> Result<String> {
     let told = machine.lines.last().context("it said nothing")?;
     ensure!(told.ends_with("got role=fly"), "wanted the word in its last line, got '{told}'");
     Ok(told.clone())
+}
+
+/// A machine whose stack overflows has nothing behind it overwritten: it says so, and ends with a code of its own.
+fn overflowed(lab: &Lab) -> Result<String> {
+    let (machine, _) = lab.send("overflow", "role=overflow")?;
+    let told = machine.lines.last().map_or("nothing", String::as_str);
+    ensure!(machine.code == Some(FAULTED), "wanted exit code {FAULTED}, got {:?}: {told}", machine.code);
+    ensure!(
+        told.starts_with("the stack overflowed: byte "),
+        "wanted that the stack overflowed, got '{told}'"
+    );
+    Ok(told.to_owned())
 }
 
 /// Checks how a machine ended and where its device is; returns what the device holds.
@@ -221,6 +243,7 @@ const REFUSALS: [Refusal; 4] = [
 const DONE: i32 = 33;
 const FAILED: i32 = 35;
 const PANICKED: i32 = 37;
+const FAULTED: i32 = 41;
 
 /// The uapi's flag in a device's features.
 const PRE_COPY: u32 = 4;
