@@ -73,7 +73,9 @@ impl Writer {
         self.put(&json);
         let tail = checksum_tail(&self.checksum);
         self.put(tail.as_bytes());
-        wait_for(|| self.flush()).map_err(|code| Refusal::Line { offset: self.offset, code })
+        wait_for(|| self.flush()).map_err(|code| Refusal::Line { offset: self.offset, code })?;
+        wait_for(|| self.line.drained());
+        Ok(())
     }
 
     /// Sends bytes of a payload, behind what stands before it.
