@@ -110,13 +110,17 @@ struct Refusal {
     told: &'static str,
     /// Whether the device has its content afterwards, or was reset.
     is_kept: bool,
+    /// Whether all was sent before it refused.
+    is_whole: bool,
 }
 
-/// A device that refuses is in RUNNING afterwards, and what it has sent is no state.
+/// A device that refuses is in RUNNING afterwards. What was sent is no state, or it is whole, and then the machine says
+/// that it must not run on, for another one runs the state.
 fn send_refused(lab: &Lab, refusal: &Refusal) -> Result<String> {
     let name = format!("refuses {}", refusal.name);
     let (sender, stream) = lab.send(&name, refusal.words)?;
-    let content = is_in(&sender, FAILED, "RUNNING")?;
+    let code = if refusal.is_whole { SENT } else { FAILED };
+    let content = is_in(&sender, code, "RUNNING")?;
     let wanted = if refusal.is_kept { checksum(lab.seed, SIZE) } else { zeros() };
     ensure!(content == wanted, "wanted content {wanted}, got {content}");
     let sets: Vec<_> = sender.lines.iter().filter_map(|line| line.strip_prefix("event: ")).collect();
@@ -129,8 +133,17 @@ fn send_refused(lab: &Lab, refusal: &Refusal) -> Result<String> {
     let file = format!("{name}.state");
     lab.write(&file, &stream)?;
     let loaded = lab.program(&["load", &format!("sim:size={SIZE}B"), "--input", &file]);
-    ensure!(loaded.is_err(), "vfio-migrate loads the {} bytes that it had sent", stream.len());
-    Ok(format!("{told}; the device is in RUNNING"))
+    let is_loaded = loaded.is_ok();
+    ensure!(is_loaded == refusal.is_whole, "vfio-migrate loads {} sent bytes: {is_loaded}", stream.len());
+    if !refusal.is_whole {
+        return Ok(format!("{told}; the device is in RUNNING"));
+    }
+    let told = format!("{told}; the stream is whole{}", sender.rest("the stream is whole")?);
+    ensure!(told.ends_with("this machine must not run on"), "wanted what must not be, got '{told}'");
+    let receiver = lab.receive(&format!("{name} receiver"), "features=7", &stream)?;
+    let (got, content) = (is_in(&receiver, DONE, "RUNNING")?, checksum(lab.seed, SIZE));
+    ensure!(got == content, "wanted content {content}, got {got}");
+    Ok(told)
 }
 
 /// A receiver whose device refuses a state leaves it in RUNNING, never with what came.
@@ -208,13 +221,14 @@ fn zeros() -> String {
     format!("{:08x}", crc32c::crc32c(&[0; SIZE]))
 }
 
-const REFUSALS: [Refusal; 4] = [
+const REFUSALS: [Refusal; 5] = [
     Refusal {
         name: "PRE_COPY",
         words: "features=7 refuse=PRE_COPY",
         events: &["set PRE_COPY: error 5", "set RUNNING to recover: ok"],
         told: "the device refused PRE_COPY: error 5",
         is_kept: true,
+        is_whole: false,
     },
     Refusal {
         name: "RUNNING_P2P",
@@ -222,6 +236,7 @@ const REFUSALS: [Refusal; 4] = [
         events: &["set RUNNING_P2P: error 5", "set RUNNING to recover: ok"],
         told: "the device refused RUNNING_P2P: error 5",
         is_kept: true,
+        is_whole: false,
     },
     Refusal {
         name: "STOP_COPY",
@@ -229,6 +244,7 @@ const REFUSALS: [Refusal; 4] = [
         events: &["set STOP_COPY: error 5", "set STOP to recover: ok", "set RUNNING to recover: ok"],
         told: "the device refused STOP_COPY: error 5",
         is_kept: true,
+        is_whole: false,
     },
     Refusal {
         name: "STOP_COPY and the way back",
@@ -236,6 +252,15 @@ const REFUSALS: [Refusal; 4] = [
         events: &["set STOP_COPY: error 5", "set STOP to recover: error 5", "reset: ok"],
         told: "the device refused STOP_COPY: error 5",
         is_kept: false,
+        is_whole: false,
+    },
+    Refusal {
+        name: "STOP behind the stream",
+        words: "features=1 refuse=STOP",
+        events: &["send 8: 8", "set STOP: error 5", "reset: ok"],
+        told: "the device refused STOP: error 5",
+        is_kept: false,
+        is_whole: true,
     },
 ];
 
@@ -243,6 +268,7 @@ const REFUSALS: [Refusal; 4] = [
 const DONE: i32 = 33;
 const FAILED: i32 = 35;
 const PANICKED: i32 = 37;
+const SENT: i32 = 39;
 const FAULTED: i32 = 41;
 
 /// The uapi's flag in a device's features.

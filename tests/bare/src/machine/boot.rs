@@ -25,6 +25,8 @@ pub(crate) enum Exit {
     Failed = 17,
     /// A panic, which is a mistake in this program or in its command line: QEMU ends with 37.
     Panicked = 18,
+    /// The state was sent, and then the device failed: QEMU ends with 39.
+    Sent = 19,
     /// An exception, which is a mistake in this program, or a stack that overflowed: QEMU ends with 41.
     Faulted = 20,
 }
