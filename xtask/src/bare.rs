@@ -25,8 +25,8 @@ use crate::vm;
 
 /// Builds the kernel, boots it in every case and returns how many of them passed.
 pub(crate) fn run() -> Result<Tally> {
-    check_tools(&[("setpriv", "util-linux")], "leave this task out, as `cargo xtask test --skip-vm` does")?;
-    let qemu = vm::qemu()?;
+    check_tools(&[("setpriv", "util-linux")], OTHERWISE)?;
+    let qemu = vm::qemu(OTHERWISE)?;
     let kernel = build_kernel()?;
     println!("the kernel has {}", sizes(&kernel)?);
     let programs = step("building vfio-migrate and what looks into its devices", build_programs)?;
@@ -88,3 +88,6 @@ fn sizes(kernel: &Path) -> Result<String> {
 }
 
 const TARGET: &str = "x86_64-unknown-none";
+
+/// What to do where programs are missing.
+const OTHERWISE: &str = "leave this task out, as `cargo xtask test --skip-vm` does";

@@ -1,5 +1,5 @@
-//! `cargo xtask cross`: core and host built for other machines, host's program run as theirs, and the test suites run
-//! where bytes are in the other order and where pointers are shorter.
+//! `cargo xtask cross`: core and host built for other machines, host also without std and libc, its program run as
+//! theirs, and the test suites run where bytes are in the other order and where pointers are shorter.
 //!
 //! A target's standard library is used where it is installed, otherwise built from source. What fails does not stop the
 //! rest.
@@ -17,7 +17,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use self::machine::{MACHINES, Machine};
-use crate::command::{Tally, output, step, target, workspace};
+use crate::command::{Tally, cargo, output, step, target, workspace};
 use crate::freestanding::TARGETS;
 use crate::sysroot::{self, Crates, How};
 
@@ -51,6 +51,8 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
             rows.extend(cores(name, at == 0)?);
         }
         rows.extend(machines.iter().map(|machine| Row::of(machine.target, PROGRAM, || program(machine))));
+        let small = machines.iter().filter(|machine| machine.without_libc);
+        rows.extend(small.map(|machine| Row::of(machine.target, "host, no feature", || host(machine))));
     }
     if !options.skip_tests {
         let suites = machines.iter().filter(|machine| machine.tests);
@@ -131,7 +133,7 @@ fn print(rows: &[Row]) {
     line(["target", "result", "standard library", "seconds", "bytes", "built and run"].map(Into::into));
     rows.iter().for_each(|row| line(row.fields()));
     println!(
-        "bytes: of the .rlib for core, with all that a compiler needs of it, and of the linked program; neither as small as a release"
+        "bytes: of the .rlib for a library, with all that a compiler needs of it, and of the linked program; neither as small as a release"
     );
 }
 
@@ -174,6 +176,25 @@ fn program(machine: &Machine) -> Result<Done> {
     Ok(Done { how, size: Some(size(&program)?), ran: format!("demo on {runner}"), tally: PASSED })
 }
 
+/// Builds host's library without std for a machine, and checks that libc is not in it.
+fn host(machine: &Machine) -> Result<Done> {
+    let libraries = output(cargo().args(TREE).arg(machine.target).current_dir(workspace()?))?;
+    check_libraries(&libraries).with_context(|| format!("of host without std on {}", machine.target))?;
+    let (mut command, how) = machine.cargo("build")?;
+    command.args(["--package", "vfio-migration-host", "--lib", "--no-default-features"]);
+    step(&format!("building host without std for {}", machine.target), || output(&mut command))?;
+    let library = machine.built("libvfio_migration_host.rlib")?;
+    Ok(Done { how, size: Some(size(&library)?), ran: "without libc".into(), tally: PASSED })
+}
+
+/// Refuses the libraries that need libc or bring it along: these are all of a build, a line for each.
+fn check_libraries(libraries: &str) -> Result<()> {
+    let has = |name: &str| libraries.lines().any(|line| line.split_whitespace().next() == Some(name));
+    ensure!(has("rustix"), "wanted rustix among the libraries, got\n{libraries}");
+    ensure!(!has("libc"), "wanted no libc among the libraries, got\n{libraries}");
+    Ok(())
+}
+
 /// Runs the test suites of a machine.
 fn tests(machine: &Machine) -> Result<Done> {
     let runner = machine.runner_name();
@@ -210,6 +231,21 @@ const PROGRAM: &str = "vfio-migrate";
 const DEMO: [&str; 3] = ["demo", "--size", "1MiB"];
 const EQUAL: &str = "the destination's content equals the source's, byte for byte";
 
+/// What lists the libraries of host without std, by their names in Rust, for the target that follows.
+const TREE: [&str; 11] = [
+    "tree",
+    "--package",
+    "vfio-migration-host",
+    "--no-default-features",
+    "--edges",
+    "normal",
+    "--prefix",
+    "none",
+    "--format",
+    "{lib}",
+    "--target",
+];
+
 /// What a row counts that has no tests of its own.
 const PASSED: Tally = Tally { passed: 1, failed: 0 };
 
@@ -239,6 +275,14 @@ mod tests {
         assert_eq!(row.tally(), tally);
         let [_, result, how, _, size, built] = row.fields();
         assert_eq!([result, how, size, built], ["FAILED", "installed", "7", "program there"]);
+    }
+
+    #[test]
+    fn libraries_with_libc_are_refused() {
+        check_libraries("vfio_migration_host\nrustix\nlibc_print").unwrap();
+        let error = check_libraries("rustix\nerrno\nlibc (*)\n").unwrap_err().to_string();
+        assert!(error.starts_with("wanted no libc among the libraries, got\nrustix\n"), "{error}");
+        check_libraries("").unwrap_err();
     }
 
     #[test]

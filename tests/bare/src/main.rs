@@ -22,12 +22,13 @@ use crate::device::{Device, NO_CONFIG};
 use crate::machine::{interrupts, trace};
 use crate::stream::{Refusal, Writer};
 
-/// Sends the device's state. Where that fails, the device goes back to the state that it came from.
+/// Sends the device's state. Where that fails, the device goes back to the state that it came from, but not once the
+/// stream is whole: then another machine can run the state, and this one must not.
 fn send(device: &mut Device, stream: &mut Writer) -> Result<(), Refusal> {
     let mut buffer = [0; 2048]; // from 64 bytes up; nothing is allocated
     let mut source = Source::new(device.features(), State::Running, false, &mut buffer)?;
     let sent = send_all(&mut source, device, stream);
-    if sent.is_err() {
+    if sent.is_err() && !stream.is_whole() {
         source.cancel();
         let _ = carry_out(&mut source, device, stream); // what failed first is what is told
     }

@@ -1,6 +1,7 @@
 //! The receiving side: takes the state into the device, and lets it run once the whole stream was right.
 //!
-//! Deliberately absent: a second try. A device whose state did not come whole is reset, and the sender's still runs.
+//! Deliberately absent: a second try, and an answer. A device whose state did not come whole is reset, and nobody tells the
+//! sender, whose device stands in STOP with its content.
 
 use core::task::Poll;
 

@@ -7,6 +7,7 @@ use core::fmt::Write as _;
 use crc::{CRC_32_ISCSI, Crc, Digest};
 use heapless::String;
 
+mod depth;
 mod reader;
 mod refusal;
 mod writer;

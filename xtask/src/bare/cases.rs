@@ -37,6 +37,7 @@ pub(crate) fn run(lab: &Lab) -> Tally {
         Ok((damages, whole)) => {
             case("receiver whose device refuses RESUMING", receive_refused(lab, "RESUMING", &whole));
             case("receiver whose device refuses STOP", receive_refused(lab, "STOP", &whole));
+            case("description that whoever wrote it added to", added(lab, &whole));
             for damage in damages {
                 case(&format!("damage: {}", damage.name), refuse(lab, &damage));
             }
@@ -44,6 +45,7 @@ pub(crate) fn run(lab: &Lab) -> Tally {
         Err(error) => case("a stream to damage", Err(error)),
     }
     case("command line that nobody understands", panicked(lab));
+    case("stack that overflows", overflowed(lab));
     tally
 }
 
@@ -108,13 +110,17 @@ struct Refusal {
     told: &'static str,
     /// Whether the device has its content afterwards, or was reset.
     is_kept: bool,
+    /// Whether all was sent before it refused.
+    is_whole: bool,
 }
 
-/// A device that refuses is in RUNNING afterwards, and what it has sent is no state.
+/// A device that refuses is in RUNNING afterwards. What was sent is no state, or it is whole, and then the machine says
+/// that it must not run on, for another one runs the state.
 fn send_refused(lab: &Lab, refusal: &Refusal) -> Result<String> {
     let name = format!("refuses {}", refusal.name);
     let (sender, stream) = lab.send(&name, refusal.words)?;
-    let content = is_in(&sender, FAILED, "RUNNING")?;
+    let code = if refusal.is_whole { SENT } else { FAILED };
+    let content = is_in(&sender, code, "RUNNING")?;
     let wanted = if refusal.is_kept { checksum(lab.seed, SIZE) } else { zeros() };
     ensure!(content == wanted, "wanted content {wanted}, got {content}");
     let sets: Vec<_> = sender.lines.iter().filter_map(|line| line.strip_prefix("event: ")).collect();
@@ -127,8 +133,17 @@ fn send_refused(lab: &Lab, refusal: &Refusal) -> Result<String> {
     let file = format!("{name}.state");
     lab.write(&file, &stream)?;
     let loaded = lab.program(&["load", &format!("sim:size={SIZE}B"), "--input", &file]);
-    ensure!(loaded.is_err(), "vfio-migrate loads the {} bytes that it had sent", stream.len());
-    Ok(format!("{told}; the device is in RUNNING"))
+    let is_loaded = loaded.is_ok();
+    ensure!(is_loaded == refusal.is_whole, "vfio-migrate loads {} sent bytes: {is_loaded}", stream.len());
+    if !refusal.is_whole {
+        return Ok(format!("{told}; the device is in RUNNING"));
+    }
+    let told = format!("{told}; the stream is whole{}", sender.rest("the stream is whole")?);
+    ensure!(told.ends_with("this machine must not run on"), "wanted what must not be, got '{told}'");
+    let receiver = lab.receive(&format!("{name} receiver"), "features=7", &stream)?;
+    let (got, content) = (is_in(&receiver, DONE, "RUNNING")?, checksum(lab.seed, SIZE));
+    ensure!(got == content, "wanted content {content}, got {got}");
+    Ok(told)
 }
 
 /// A receiver whose device refuses a state leaves it in RUNNING, never with what came.
@@ -140,6 +155,14 @@ fn receive_refused(lab: &Lab, state: &str, stream: &[u8]) -> Result<String> {
     let (told, wanted) = (receiver.rest("failed: ")?, format!("the device refused {state}: error 5"));
     ensure!(told == wanted, "wanted '{wanted}', got '{told}'");
     Ok(format!("{told}; the device is in RUNNING"))
+}
+
+/// A description may have keys that nobody knows, brackets within strings, and as many levels as are allowed.
+fn added(lab: &Lab, whole: &[u8]) -> Result<String> {
+    let stream = damage::described(whole, &damage::nested(7, r#""[[[[[[[[[\"[""#))?;
+    let receiver = lab.receive("added", "features=7", &stream)?;
+    is_in(&receiver, DONE, "RUNNING")?;
+    Ok(format!("received {}", receiver.rest("received ")?))
 }
 
 /// A damaged stream is refused with its reason, and nothing of it runs.
@@ -174,6 +197,18 @@ fn panicked(lab: &Lab) -> Result<String> {
     Ok(told.clone())
 }
 
+/// A machine whose stack overflows has nothing behind it overwritten: it says so, and ends with a code of its own.
+fn overflowed(lab: &Lab) -> Result<String> {
+    let (machine, _) = lab.send("overflow", "role=overflow")?;
+    let told = machine.lines.last().map_or("nothing", String::as_str);
+    ensure!(machine.code == Some(FAULTED), "wanted exit code {FAULTED}, got {:?}: {told}", machine.code);
+    ensure!(
+        told.starts_with("the stack overflowed: byte "),
+        "wanted that the stack overflowed, got '{told}'"
+    );
+    Ok(told.to_owned())
+}
+
 /// Checks how a machine ended and where its device is; returns what the device holds.
 fn is_in<'s>(said: &'s Said, code: i32, wanted: &str) -> Result<&'s str> {
     let (state, content) = said.ended(code)?;
@@ -186,13 +221,14 @@ fn zeros() -> String {
     format!("{:08x}", crc32c::crc32c(&[0; SIZE]))
 }
 
-const REFUSALS: [Refusal; 4] = [
+const REFUSALS: [Refusal; 5] = [
     Refusal {
         name: "PRE_COPY",
         words: "features=7 refuse=PRE_COPY",
         events: &["set PRE_COPY: error 5", "set RUNNING to recover: ok"],
         told: "the device refused PRE_COPY: error 5",
         is_kept: true,
+        is_whole: false,
     },
     Refusal {
         name: "RUNNING_P2P",
@@ -200,6 +236,7 @@ const REFUSALS: [Refusal; 4] = [
         events: &["set RUNNING_P2P: error 5", "set RUNNING to recover: ok"],
         told: "the device refused RUNNING_P2P: error 5",
         is_kept: true,
+        is_whole: false,
     },
     Refusal {
         name: "STOP_COPY",
@@ -207,6 +244,7 @@ const REFUSALS: [Refusal; 4] = [
         events: &["set STOP_COPY: error 5", "set STOP to recover: ok", "set RUNNING to recover: ok"],
         told: "the device refused STOP_COPY: error 5",
         is_kept: true,
+        is_whole: false,
     },
     Refusal {
         name: "STOP_COPY and the way back",
@@ -214,6 +252,15 @@ const REFUSALS: [Refusal; 4] = [
         events: &["set STOP_COPY: error 5", "set STOP to recover: error 5", "reset: ok"],
         told: "the device refused STOP_COPY: error 5",
         is_kept: false,
+        is_whole: false,
+    },
+    Refusal {
+        name: "STOP behind the stream",
+        words: "features=1 refuse=STOP",
+        events: &["send 8: 8", "set STOP: error 5", "reset: ok"],
+        told: "the device refused STOP: error 5",
+        is_kept: false,
+        is_whole: true,
     },
 ];
 
@@ -221,6 +268,8 @@ const REFUSALS: [Refusal; 4] = [
 const DONE: i32 = 33;
 const FAILED: i32 = 35;
 const PANICKED: i32 = 37;
+const SENT: i32 = 39;
+const FAULTED: i32 = 41;
 
 /// The uapi's flag in a device's features.
 const PRE_COPY: u32 = 4;

@@ -29,9 +29,20 @@ pub(crate) fn all(whole: &[u8]) -> Result<Vec<Damage>> {
         stream.in_sections(),
         stream.in_data(),
         stream.in_description()?,
+        stream.nested(),
         stream.missing(),
     ];
     Ok(all.into_iter().flatten().collect())
+}
+
+/// A `whole` stream whose description has one more `value`, with a length and a checksum that fit.
+pub(crate) fn described(whole: &[u8], value: &str) -> Result<Vec<u8>> {
+    Ok(Stream::new(whole)?.described("", value, 0, "").bytes)
+}
+
+/// A value within so many lists.
+pub(crate) fn nested(levels: usize, value: &str) -> String {
+    [&"[".repeat(levels), value, &"]".repeat(levels)].concat()
 }
 
 /// A whole stream and where its parts are.
@@ -129,6 +140,32 @@ impl<'a> Stream<'a> {
             )
             .right(),
         ])
+    }
+
+    /// Descriptions that would take a parser deeper than its stack goes. The object around the value is a level too.
+    fn nested(&self) -> Vec<Damage> {
+        let more = "wanted a description of at most 8 levels, got one more";
+        let quote = "wanted a description in JSON, got a '\\\"' in a wrong place";
+        vec![
+            self.described("a description of 9 levels, checksum right", &nested(8, "0"), 7, more),
+            self.described("a description of 2020 levels, checksum right", &nested(2019, "0"), 7, more),
+            self.described(
+                "a description of 2020 levels behind half a string, checksum right",
+                &format!("[0\",{}]", nested(2018, "\"")),
+                2,
+                quote,
+            ),
+        ]
+    }
+
+    /// The stream with one more value in its description, and what is told of the byte `at` of it.
+    fn described(&self, name: &'static str, value: &str, at: usize, told: &str) -> Damage {
+        let mut bytes = self.whole.to_vec();
+        let at = self.json + KEY.len() + at;
+        bytes.splice(self.json + 1..=self.json, format!("{}{value},", &KEY[1..]).into_bytes());
+        let length = u32::try_from(bytes.len() - self.json).unwrap_or(u32::MAX);
+        bytes[self.json - LENGTH..self.json].copy_from_slice(&length.to_be_bytes());
+        Damage { name, bytes, told: format!("at byte {at}: {told}"), reset: true }.right()
     }
 
     /// What is left out, and ends that do not come.
@@ -230,6 +267,10 @@ const FOOTER: [u8; 5] = [0x7e, 0, 0, 0, 1];
 const PART: usize = 5;
 /// The bytes of a tag, and of a length.
 const WORD: usize = 8;
+/// The bytes of a description's length.
+const LENGTH: usize = 4;
+/// What stands before a value that is put in at the front of a description.
+const KEY: &str = "{\"x\":";
 /// The checksum's digits and what follows.
 const CHECKSUM_TAIL: usize = 10;
 

@@ -23,6 +23,8 @@ pub(crate) struct Machine {
     runner: Runner,
     /// Whether the test suites run there.
     pub(super) tests: bool,
+    /// Whether rustix calls the kernel by itself there. Elsewhere it takes libc, and host can't do without.
+    pub(super) without_libc: bool,
     /// Programs and files that are needed, and the Debian packages that bring them.
     needs: &'static [(&'static str, &'static str)],
 }
@@ -44,6 +46,7 @@ pub(crate) const MACHINES: [Machine; 5] = [
         linker: "aarch64-linux-gnu-gcc",
         runner: Runner::Emulator("qemu-aarch64", "/usr/aarch64-linux-gnu"),
         tests: false,
+        without_libc: true,
         needs: &[
             ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
             ("/usr/aarch64-linux-gnu/lib/crt1.o", "libc6-dev-arm64-cross"),
@@ -55,6 +58,7 @@ pub(crate) const MACHINES: [Machine; 5] = [
         linker: "riscv64-linux-gnu-gcc",
         runner: Runner::Emulator("qemu-riscv64", "/usr/riscv64-linux-gnu"),
         tests: false,
+        without_libc: true,
         needs: &[
             ("riscv64-linux-gnu-gcc", "gcc-riscv64-linux-gnu"),
             ("/usr/riscv64-linux-gnu/lib/crt1.o", "libc6-dev-riscv64-cross"),
@@ -66,6 +70,7 @@ pub(crate) const MACHINES: [Machine; 5] = [
         linker: "s390x-linux-gnu-gcc",
         runner: Runner::Emulator("qemu-s390x", "/usr/s390x-linux-gnu"),
         tests: true,
+        without_libc: false,
         needs: &[
             ("s390x-linux-gnu-gcc", "gcc-s390x-linux-gnu"),
             ("/usr/s390x-linux-gnu/lib/crt1.o", "libc6-dev-s390x-cross"),
@@ -77,6 +82,7 @@ pub(crate) const MACHINES: [Machine; 5] = [
         linker: "i686-linux-gnu-gcc",
         runner: Runner::Loader("qemu-i386", "/usr/i686-linux-gnu"),
         tests: true,
+        without_libc: true,
         needs: &[
             ("i686-linux-gnu-gcc", "gcc-i686-linux-gnu"),
             ("/usr/i686-linux-gnu/lib/crt1.o", "libc6-dev-i386-cross"),
@@ -88,6 +94,7 @@ pub(crate) const MACHINES: [Machine; 5] = [
         linker: "musl-gcc",
         runner: Runner::Here,
         tests: false,
+        without_libc: true,
         needs: &[("musl-gcc", "musl-tools")],
     },
 ];
@@ -108,7 +115,8 @@ impl Machine {
             command.env(name("RUNNER"), runner.join(" "));
         }
         if self.target.ends_with("-musl") && how != How::Installed {
-            command.env(name("RUSTFLAGS"), musl::flags(&folder()?.join("musl"))?);
+            // The other variables for flags are split at spaces.
+            command.env("CARGO_ENCODED_RUSTFLAGS", musl::flags(&folder()?.join("musl"))?.join("\x1f"));
         }
         command.args(["--profile", PROFILE, "--target-dir"]).arg(folder()?);
         Ok((command, how))
@@ -213,6 +221,7 @@ mod tests {
         linker: "cc",
         runner: Runner::Emulator("no-such-emulator", "/no-such-folder"),
         tests: false,
+        without_libc: false,
         needs: &[
             ("no-such-emulator", "b"),
             ("/no-such-folder/crt1.o", "a"),

@@ -10,26 +10,36 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::apt::Apt;
 use crate::cache::{Cache, Recipe};
 use crate::command::{output, step};
 use crate::sysroot;
 
-/// The flags for rustc; `folder` is for what is made.
-pub(super) fn flags(folder: &Path) -> Result<String> {
+/// The flags for rustc, one by one: they hold paths. `folder` is for what is made.
+pub(super) fn flags(folder: &Path) -> Result<Vec<String>> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let package = Cache::new(sysroot::PART, false)?.folder(&UNWINDER)?;
     let (source, object) = (folder.join("fprintf_chk.c"), folder.join("fprintf_chk.o"));
     fs::write(&source, FPRINTF_CHK)?;
     output(Command::new("musl-gcc").args(["-O1", "-c", "-o"]).arg(&object).arg(&source))?;
-    // To the linker this text is a library.
     let unwinder = package.join("usr/lib/llvm-14/lib/libunwind.a");
-    let script = format!("INPUT({} {})\n", unwinder.display(), object.display());
-    fs::write(folder.join("libunwind.a"), script)?;
-    let folder = folder.display();
-    Ok(format!("-Clink-self-contained=no -Crelocation-model=static -Lnative={folder}"))
+    fs::write(folder.join("libunwind.a"), script([&unwinder, &object])?)?;
+    let folder = format!("-Lnative={}", folder.display());
+    Ok(vec!["-Clink-self-contained=no".into(), "-Crelocation-model=static".into(), folder])
+}
+
+/// A text that is a library to the linker, all that is in these files. A path may hold spaces, but no quote.
+fn script(files: [&Path; 2]) -> Result<String> {
+    let [first, second] = files.map(|file| file.display().to_string());
+    for file in [&first, &second] {
+        ensure!(
+            !file.contains('"'),
+            "the linker takes no path with a quote: choose another folder than {file}"
+        );
+    }
+    Ok(format!("INPUT(\"{first}\" \"{second}\")\n"))
 }
 
 fn fetch(apt: &Apt, _work: &Path, folder: &Path) -> Result<()> {
@@ -59,3 +69,16 @@ int __fprintf_chk(FILE *file, int flag, const char *format, ...)
 \treturn length;
 }
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_with_spaces_are_quoted_and_those_with_quotes_refused() {
+        let one = Path::new("/a b/one.a");
+        assert_eq!(script([one, Path::new("/two.o")]).unwrap(), "INPUT(\"/a b/one.a\" \"/two.o\")\n");
+        let error = script([one, Path::new("/\"/two.o")]).unwrap_err().to_string();
+        assert!(error.ends_with("than /\"/two.o"), "{error}");
+    }
+}

@@ -107,14 +107,19 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
     Ok(tally)
 }
 
-/// The QEMU that boots the VM, fetched unless it is in the cache.
-pub(crate) fn qemu() -> Result<Qemu> {
-    Qemu::new(&debians(&Cache::new("vm", false)?, &QEMUS[0])?)
+/// The QEMU that boots the VM, fetched unless it is in the cache; `otherwise` is what to do where it can't be.
+pub(crate) fn qemu(otherwise: &'static str) -> Result<Qemu> {
+    Qemu::new(&debians(&Cache::new("vm", false)?, &Recipe { otherwise, ..QEMUS[0] })?)
 }
 
 /// A folder of the cache with Debian's programs, which are for our machine's architecture.
 fn debians(cache: &Cache, recipe: &Recipe) -> Result<PathBuf> {
-    ensure!(cfg!(target_arch = "x86_64"), "Debian's kernel here is for x86_64 machines: {OWN}");
+    ensure!(
+        cfg!(target_arch = "x86_64"),
+        "Debian's {} here is for x86_64 machines: {}",
+        recipe.name,
+        recipe.otherwise
+    );
     cache.folder(recipe)
 }
 

@@ -4,6 +4,7 @@
 
 use core::arch::global_asm;
 use core::ffi::{CStr, c_char};
+use core::hint::black_box;
 use core::panic::PanicInfo;
 
 use super::console::say;
@@ -24,6 +25,10 @@ pub(crate) enum Exit {
     Failed = 17,
     /// A panic, which is a mistake in this program or in its command line: QEMU ends with 37.
     Panicked = 18,
+    /// The state was sent, and then the device failed: QEMU ends with 39.
+    Sent = 19,
+    /// An exception, which is a mistake in this program, or a stack that overflowed: QEMU ends with 41.
+    Faulted = 20,
 }
 
 /// Ends the machine.
@@ -32,6 +37,12 @@ pub(crate) fn exit(code: Exit) -> ! {
     loop {
         x86_64::instructions::hlt();
     }
+}
+
+/// Calls itself until the stack overflows, to show what comes of that.
+pub(crate) fn overflow(depth: u64) -> u64 {
+    let bytes = black_box([depth; 64]);
+    if depth == u64::MAX { depth } else { overflow(depth + 1) ^ bytes[0] }
 }
 
 /// The beginning of the PVH boot protocol's `hvm_start_info`.

@@ -20,7 +20,8 @@ pvh_entry:
     movl $stack_top, %esp
     movl %ebx, %edi                     # start's argument
 
-    # The first GiB, mapped onto itself in pages of 2 MiB.
+    # The first GiB, mapped onto itself in pages of 2 MiB; the first of them in pages of 4 KiB, without that below the
+    # stack.
     movl $pdpt + 3, pml4                # present, writable
     movl $pd + 3, pdpt
     movl $0x83, %eax                    # present, writable, 2 MiB
@@ -30,6 +31,17 @@ pvh_entry:
     incl %ecx
     cmpl $512, %ecx
     jne 1b
+    movl $pt + 3, pd
+    movl $3, %eax                       # present, writable
+    xorl %ecx, %ecx
+2:  movl %eax, pt(, %ecx, 8)
+    addl $0x1000, %eax
+    incl %ecx
+    cmpl $512, %ecx
+    jne 2b
+    movl $stack_guard, %eax
+    shrl $12, %eax
+    movl $0, pt(, %eax, 8)
 
     movl $pml4, %eax
     movl %eax, %cr3
@@ -52,7 +64,13 @@ long_mode:
     movl %eax, %ds
     movl %eax, %es
     movl %eax, %ss
-    movl %edi, %edi                     # the upper half is not defined after the switch
+    movl %edi, %edi                     # the upper halves are not defined after the switch
+    movl %esp, %esp
+    movl $task, %eax                    # below 16 MiB, so its address has 24 bits, which lie together
+    shlq $16, %rax
+    orq %rax, gdt_task
+    movl $24, %eax
+    ltr %ax
     call start
     ud2
 
@@ -87,22 +105,33 @@ long_mode:
     interrupt timer_entry, timer_interrupt
     interrupt serial_entry, serial_interrupt
 
-    # Nothing returns from an exception, so nothing is saved; some push a word more, so the stack is aligned anew.
+    # Nothing returns from an exception, so nothing is saved; some push a word more, so the stack is aligned anew. It is
+    # one for exceptions alone: what is wrong may be the other one.
     .global exception_entry
 exception_entry:
     andq $-16, %rsp
     call exception
     ud2
 
-    .section .rodata.boot, "a"
+    .section .data.boot, "aw"
     .balign 8
 gdt:
     .quad 0
     .quad 0x00209a0000000000            # code, 64-bit
     .quad 0x0000920000000000            # data
+gdt_task:
+    .quad 0x0000890000000067            # task state, to which its address is added
+    .quad 0
 gdt_pointer:
     .word gdt_pointer - gdt - 1
     .long gdt
+
+    # The task state, of which the processor uses the first stack for interrupts, and nothing else.
+task:
+    .skip 36
+    .quad exception_stack_top
+    .skip 58
+    .word 104                           # no map of ports behind it
 
     .section .bss.boot, "aw", @nobits
     .balign 4096
@@ -111,5 +140,11 @@ pml4:
 pdpt:
     .skip 4096
 pd: .skip 4096
+pt: .skip 4096
+    .global stack_guard
+stack_guard:                            # has no page
+    .skip 4096
     .skip 65536
 stack_top:
+    .skip 4096                          # if this one overflows, then into the stack that nobody needs any more
+exception_stack_top:

@@ -1,6 +1,6 @@
-//! The serial line: bytes that interrupts take off the wire and put onto it.
+//! The serial line: bytes that interrupts take out of its FIFO and put into that of the other direction.
 //!
-//! What is to be sent is taken over, and done once the last byte is on the wire. What is to be received is asked for, and
+//! What is to be sent is taken over, and done once the last byte is in the FIFO. What is to be received is asked for, and
 //! done once it is all there; while nobody asks, the line's interrupt is off and the bytes wait in its FIFO.
 //!
 //! Deliberately absent: flow control of our own. A QEMU gives the line only what its FIFO has room for; a line that lost
@@ -28,7 +28,7 @@ impl Serial {
         Self { patience }
     }
 
-    /// Takes over what it has room for, and is ready with its length once all of it is on the wire. Until then the same
+    /// Takes over what it has room for, and is ready with its length once all of it is in the FIFO. Until then the same
     /// bytes must be given.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Poll<Result<usize, Code>> {
         critical_section::with(|section| {
@@ -47,6 +47,13 @@ impl Serial {
             line.sending.clear();
             Poll::Ready(Ok(count))
         })
+    }
+
+    /// Is ready once every byte has left the FIFO and is on the wire. No interrupt tells of that, the timer's do for it.
+    pub(crate) fn drained(&self) -> Poll<()> {
+        let is_drained =
+            critical_section::with(|section| LINE.borrow_ref_mut(section).status() & DRAINED != 0);
+        if is_drained { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Asks for as many bytes as `buffer` has room for, and is ready once they are there; with fewer, and with none,
@@ -102,7 +109,7 @@ struct Line {
     /// When the last byte came, or the first one was asked for.
     heard: u32,
     sending: Vec<u8, 512>,
-    /// How many bytes of `sending` are on the wire.
+    /// How many bytes of `sending` are, or were, in the FIFO.
     sent: usize,
     /// Whether a byte came for which the line's FIFO had no room.
     lost: bool,
@@ -161,6 +168,7 @@ const NOTHING_PENDING: u8 = 1;
 const DATA_READY: u8 = 1;
 const OVERRUN: u8 = 1 << 1;
 const FIFO_EMPTY: u8 = 1 << 5;
+const DRAINED: u8 = 1 << 6;
 const RECEIVED: u8 = 1;
 const TRANSMITTED: u8 = 1 << 1;
 

@@ -8,7 +8,7 @@ use vfio_migration_core::device::{Features, State};
 
 /// The command line's words.
 pub(crate) struct Setup {
-    /// `role=send` or `role=receive`.
+    /// `role=send`, `role=receive` or `role=overflow`.
     pub(crate) role: Role,
     /// `size=`: the bytes of the device's content, a multiple of 512.
     pub(crate) size: usize,
@@ -22,12 +22,14 @@ pub(crate) struct Setup {
     pub(crate) patience: u32,
 }
 
-/// Which side of a migration the machine is.
+/// Which side of a migration the machine is, if any.
 pub(crate) enum Role {
     /// It sends its device's state.
     Send,
     /// It receives one.
     Receive,
+    /// It uses up its stack.
+    Overflow,
 }
 
 impl Setup {
@@ -45,7 +47,7 @@ impl Setup {
             let read = word.split_once('=').and_then(|(key, value)| setup.set(key, value));
             assert!(
                 read.is_some(),
-                "wanted role=send or receive, size, seed, features, refuse, patience; got {word}"
+                "wanted role=send, receive or overflow, size, seed, features, refuse, patience; got {word}"
             );
         }
         setup
@@ -55,6 +57,7 @@ impl Setup {
         match (key, value) {
             ("role", "send") => self.role = Role::Send,
             ("role", "receive") => self.role = Role::Receive,
+            ("role", "overflow") => self.role = Role::Overflow,
             ("size", _) => self.size = number(value)?,
             ("seed", _) => self.seed = number(value)?,
             ("features", _) => self.features = Features::from_raw(number(value)?)?,

@@ -12,6 +12,7 @@ use vfio_migration_core::stream::section::{
     self, Begins, Continues, FOOTER, ITEM_MAX, Item, NAME_MAX, PREAMBLE,
 };
 
+use super::depth;
 use super::refusal::{Refusal, SHOWN, show};
 use super::{CHECKSUM_KEY, CHECKSUM_TAIL, Checksum, checksum, checksum_tail};
 use crate::device::DRIVER;
@@ -128,6 +129,7 @@ impl Reader {
     }
 
     fn check(&self, offset: u64, json: &[u8], data_bytes: u64) -> Result<(), Refusal> {
+        depth::check(json).map_err(|error| Refusal::Depth { offset, error })?;
         let (Whole { ours: Ours { format, devices: (device,) } }, _) = serde_json_core::from_slice(json)
             .map_err(|_| Refusal::Description { offset, reason: "is not that of one device" })?;
         let refuse = |reason| Err(Refusal::Description { offset, reason });

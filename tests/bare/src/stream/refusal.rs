@@ -1,6 +1,7 @@
 //! Why a migration failed, in words: what was wanted, what was got, and where.
 //!
-//! Deliberately absent: a way on. Whoever has a refusal in hands has brought the device back before.
+//! Deliberately absent: a way on. Whoever has a refusal in hands has brought the device back before, where it may go
+//! back.
 
 use core::fmt::{self, Write as _};
 
@@ -8,6 +9,7 @@ use heapless::{String, Vec};
 use vfio_migration_core::session::{Code, Failure, Misuse};
 use vfio_migration_core::stream::section::{self, Item};
 
+use super::depth;
 use crate::device::DRIVER;
 
 /// Why a migration failed. Offsets count from the stream's first byte.
@@ -28,6 +30,8 @@ pub(crate) enum Refusal {
     Driver { offset: u64, got: Vec<u8, SHOWN> },
     /// The checksum is not that of the bytes before it.
     Checksum { covered: u64, wanted: String<10>, got: Vec<u8, 10> },
+    /// The description, which begins at `offset`, is not one to parse.
+    Depth { offset: u64, error: depth::Error },
     /// The description does not fit what came.
     Description { offset: u64, reason: &'static str },
 }
@@ -71,6 +75,7 @@ impl fmt::Display for Refusal {
                 let got = got.strip_suffix(b"\"}").unwrap_or(got).escape_ascii();
                 write!(f, "at byte {covered}: wanted crc32c {} of all before it, got {got}", &wanted[..8])
             }
+            Self::Depth { offset, error } => write!(f, "at byte {}: {error}", offset + error.offset()),
             Self::Description { offset, reason } => {
                 write!(
                     f,

@@ -21,12 +21,13 @@ pub(crate) struct Writer {
     queue: Vec<u8, 1024>,
     checksum: Checksum,
     offset: u64,
+    is_whole: bool,
 }
 
 impl Writer {
     /// Begins a stream, whose CONFIGURATION has an empty name.
     pub(crate) fn new(line: Serial) -> Self {
-        let mut writer = Self { line, queue: Vec::new(), checksum: checksum(), offset: 0 };
+        let mut writer = Self { line, queue: Vec::new(), checksum: checksum(), offset: 0, is_whole: false };
         writer.put(&PREAMBLE);
         writer.item(&Item::Configuration { name_length: 0 });
         writer
@@ -73,7 +74,15 @@ impl Writer {
         self.put(&json);
         let tail = checksum_tail(&self.checksum);
         self.put(tail.as_bytes());
-        wait_for(|| self.flush()).map_err(|code| Refusal::Line { offset: self.offset, code })
+        wait_for(|| self.flush()).map_err(|code| Refusal::Line { offset: self.offset, code })?;
+        wait_for(|| self.line.drained());
+        self.is_whole = true;
+        Ok(())
+    }
+
+    /// Whether all of the stream is on the wire: then another machine can run the state.
+    pub(crate) const fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// Sends bytes of a payload, behind what stands before it.
