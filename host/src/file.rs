@@ -244,8 +244,11 @@ impl From<frame::Error> for Error {
             frame::Error::Checksum { wanted, got, covered } => {
                 Self::Checksum { wanted, got: String::from_utf8_lossy(&got).into_owned(), covered }
             }
-            frame::Error::Nested { offset, got } => {
-                let reason = format!("is nested {got} deep, {} at most are read", frame::NESTED_MAX);
+            frame::Error::Nested { offset } => {
+                Self::Description { offset, reason: format!("has more than {} levels", frame::NESTED_MAX) }
+            }
+            frame::Error::Misplaced { offset, got } => {
+                let reason = format!("has a '{}' in a wrong place", got.escape_ascii());
                 Self::Description { offset, reason }
             }
             frame::Error::Trailing { offset } => Self::Trailing { offset },

@@ -22,7 +22,7 @@ pub const FORMAT: u32 = 1;
 pub const DESCRIPTION_MAX: u32 = 64 * 1024;
 
 /// How many objects and lists of a description may lie inside of one another: whoever reads one may go down by calls.
-pub const NESTED_MAX: usize = 16;
+pub const NESTED_MAX: usize = 8;
 
 /// Why bytes are not a stream's. Offsets count from the stream's first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,14 +73,18 @@ pub enum Error {
         covered: u64,
     },
     /// The description's objects and lists lie too deep inside of one another.
-    #[error(
-        "at byte {offset}: wanted a description of ours, got one that is nested {got} deep, {NESTED_MAX} at most are read"
-    )]
+    #[error("at byte {offset}: wanted a description of ours, got one that has more than {NESTED_MAX} levels")]
     Nested {
-        /// Where its JSON begins.
+        /// Where a level too many begins.
         offset: u64,
-        /// How deep it is.
-        got: usize,
+    },
+    /// The description is no JSON.
+    #[error("at byte {offset}: wanted a description of ours, got one that has a '{}' in a wrong place", got.escape_ascii())]
+    Misplaced {
+        /// Where.
+        offset: u64,
+        /// What stands there, where JSON has none.
+        got: u8,
     },
     /// Bytes follow the description.
     #[error("at byte {offset}: wanted the end of the stream behind its description, got more bytes")]
@@ -282,10 +286,7 @@ impl<T: Transport> Reader<T> {
         if *got != checksum_tail(wanted) {
             return Err(Error::Checksum { wanted, got: *got, covered: offset + covered.len() as u64 });
         }
-        match depth(json) {
-            ..=NESTED_MAX => Ok(()),
-            got => Err(Error::Nested { offset, got }),
-        }
+        check_nesting(json, offset)
     }
 
     /// The bytes of the stream that were read so far.
@@ -369,24 +370,38 @@ fn checksum_in_software(crc: u32, bytes: &[u8]) -> u32 {
     digest.finalize()
 }
 
-/// How many objects and lists lie inside of one another, by the brackets that stand in no string.
-fn depth(json: &[u8]) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let (mut in_string, mut escaped) = (false, false);
-    for byte in json {
+/// Checks that a parser that goes down by calls needs no more than [`NESTED_MAX`] of them, for a JSON that begins at
+/// `offset` of the stream. Such parsers skip what they do not know up to a comma or a bracket, whatever stands there, and so
+/// may take for nesting what lies in a string, as in `[0",[[["]`: a quote, a colon or a bracket where JSON has none is
+/// refused.
+fn check_nesting(json: &[u8], offset: u64) -> Result<(), Error> {
+    let (mut depth, mut before) = (0_usize, b',');
+    let mut bytes = (offset..).zip(json.iter().copied());
+    while let Some((offset, byte)) = bytes.next() {
+        match (byte, before) {
+            (b' ' | b'\t' | b'\n' | b'\r', _) => continue,
+            (b'"', b'{' | b'[' | b',' | b':') => skip_string(&mut bytes),
+            (b'{' | b'[', _) if depth == NESTED_MAX => return Err(Error::Nested { offset }),
+            (b'{' | b'[', b'[' | b',' | b':') => depth += 1,
+            (b'}' | b']', _) => depth = depth.saturating_sub(1),
+            (b':', b'"') => {}
+            (b'"' | b'{' | b'[' | b':', _) => return Err(Error::Misplaced { offset, got: byte }),
+            _ => {}
+        }
+        before = byte;
+    }
+    Ok(())
+}
+
+/// Goes on behind a string's last quote; a backslash takes the byte behind it along.
+fn skip_string(bytes: &mut impl Iterator<Item = (u64, u8)>) {
+    while let Some((_, byte)) = bytes.next() {
         match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            b'"' => return,
+            b'\\' => drop(bytes.next()),
             _ => {}
         }
     }
-    deepest
 }
 
 /// What follows the bytes that the checksum covers.
@@ -421,18 +436,22 @@ mod tests {
     }
 
     #[test]
-    fn depth_counts_what_is_open_at_once_outside_of_strings() {
-        let table: [(&[u8], usize); 7] = [
-            (b"", 0),
-            (br#"{"a":[1,{"b":2}],"c":[[]]}"#, 3),
-            (br#"{"a":"[[[["}"#, 1),
-            (br#"{"a":"\"[[["}"#, 1),
-            (br#"{"a":"\\",[[""#, 3),
-            (b"]]]][", 1),
-            (&[b'['; 20], 20),
+    fn brackets_are_counted_wherever_a_parser_may_take_them_for_nesting() {
+        let nested = |offset| Err(Error::Nested { offset });
+        let misplaced = |offset, got| Err(Error::Misplaced { offset, got });
+        let table: [(&[u8], Result<(), Error>); 9] = [
+            (b"", Ok(())),
+            (br#"{"a" : [1, {"b": 2}], "c": [[]]}"#, Ok(())),
+            (br#"{"a":"[[[[[[[[[","b":"\"[[[[[[[[["}"#, Ok(())),
+            (b"[[[[[[[[]]]]]]]]", Ok(())),
+            (b"[[[[[[[[[", nested(108)),
+            (br#"{"a":"]]]]",":b":[[[[[[[[[["#, nested(124)),
+            (br#"{"x":[0",[[[["#, misplaced(107, b'"')),
+            (b"{1:[[", misplaced(102, b':')),
+            (b"[1[[", misplaced(102, b'[')),
         ];
         for (json, wanted) in table {
-            assert_eq!(depth(json), wanted, "{}", json.escape_ascii());
+            assert_eq!(check_nesting(json, 100), wanted, "{}", json.escape_ascii());
         }
     }
 

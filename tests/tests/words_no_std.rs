@@ -33,8 +33,12 @@ fn every_frame_error_says_where_and_what_was_wanted_and_got_as_the_one_of_a_file
             "the stream is damaged: wanted crc32c 0a0b0c0d of its first 400 bytes, its description has \"0a0b0c0dxx\"",
         ),
         (
-            Error::Nested { offset: 300, got: 17 },
-            "at byte 300: wanted a description of ours, got one that is nested 17 deep, 16 at most are read",
+            Error::Nested { offset: 308 },
+            "at byte 308: wanted a description of ours, got one that has more than 8 levels",
+        ),
+        (
+            Error::Misplaced { offset: 308, got: b':' },
+            "at byte 308: wanted a description of ours, got one that has a ':' in a wrong place",
         ),
         (
             Error::Trailing { offset: 400 },
@@ -49,10 +53,11 @@ fn every_frame_error_says_where_and_what_was_wanted_and_got_as_the_one_of_a_file
         | Error::NoChecksum { .. }
         | Error::Checksum { .. }
         | Error::Nested { .. }
-        | Error::Trailing { .. } => 7,
+        | Error::Misplaced { .. }
+        | Error::Trailing { .. } => 8,
     };
     check(&table, variants);
-    for (error, text) in &table[..7] {
+    for (error, text) in &table[..8] {
         assert_eq!(file::Error::from(*error).to_string(), *text);
     }
 }

@@ -66,8 +66,8 @@ impl Cache {
     }
 }
 
-/// Locks the cache for as long as the file is open.
-fn lock(root: &Path) -> Result<File> {
+/// Makes a folder this run's alone for as long as the file is open, and waits for a run that has it.
+pub(crate) fn lock(root: &Path) -> Result<File> {
     fs::create_dir_all(root)?;
     let file = File::create(root.join("lock"))?;
     if let Err(TryLockError::WouldBlock) = file.try_lock() {
