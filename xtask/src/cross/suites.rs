@@ -62,6 +62,11 @@ const SUITES: [&[&str]; 2] = [
 const LEFT_OUT: &[LeftOut] = &[
     LeftOut { test: "file_that_is_no_device_starts_no_log", runners: EMULATORS, reason: NO_IOCTL },
     LeftOut {
+        test: "attach::tests::files_that_are_not_vfio_s_are_refused_with_the_step_that_failed",
+        runners: EMULATORS,
+        reason: NO_IOCTL,
+    },
+    LeftOut {
         test: "dirty::tests::report_that_fails_says_that_all_is_dirty_and_so_do_all_after_it",
         runners: EMULATORS,
         reason: NO_IOCTL,
