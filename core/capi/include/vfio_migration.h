@@ -733,7 +733,9 @@ vfio_status vfio_arc(uint64_t features,
 // session's up to its last call. Storage that held a session may be begun anew.
 //
 // Where `source` is aligned and not NULL, what lived there before is over whatever the answer: after a refusal there is
-// no session, and the buffer was set to 0 or left alone. Answers VFIO_STATUS_SMALL_BUFFER, VFIO_STATUS_WRONG_STATE, VFIO_STATUS_NOT_MIGRATABLE, VFIO_STATUS_BAD_MEMORY.
+// no session, and the buffer was set to 0 or left alone.
+// Answers VFIO_STATUS_SMALL_BUFFER, VFIO_STATUS_WRONG_STATE, VFIO_STATUS_NOT_MIGRATABLE,
+// VFIO_STATUS_BAD_MEMORY.
 vfio_status vfio_source_init(struct vfio_source *source,
                              uint64_t features,
                              uint32_t now,
@@ -825,7 +827,9 @@ vfio_status vfio_source_complete(struct vfio_source *source,
 // session's up to its last call. Storage that held a session may be begun anew.
 //
 // Where `destination` is aligned and not NULL, what lived there before is over whatever the answer: after a refusal
-// there is no session, and the buffer was set to 0 or left alone. Answers VFIO_STATUS_SMALL_BUFFER, VFIO_STATUS_WRONG_STATE, VFIO_STATUS_NOT_MIGRATABLE, VFIO_STATUS_BAD_MEMORY.
+// there is no session, and the buffer was set to 0 or left alone.
+// Answers VFIO_STATUS_SMALL_BUFFER, VFIO_STATUS_WRONG_STATE, VFIO_STATUS_NOT_MIGRATABLE,
+// VFIO_STATUS_BAD_MEMORY.
 vfio_status vfio_destination_init(struct vfio_destination *destination,
                                   uint64_t features,
                                   uint32_t now,

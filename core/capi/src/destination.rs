@@ -39,7 +39,9 @@ unsafe impl Storage for vfio_destination {
 /// session's up to its last call. Storage that held a session may be begun anew.
 ///
 /// Where `destination` is aligned and not NULL, what lived there before is over whatever the answer: after a refusal
-/// there is no session, and the buffer was set to 0 or left alone. Answers VFIO_STATUS_SMALL_BUFFER, VFIO_STATUS_WRONG_STATE, VFIO_STATUS_NOT_MIGRATABLE, VFIO_STATUS_BAD_MEMORY.
+/// there is no session, and the buffer was set to 0 or left alone.
+/// Answers VFIO_STATUS_SMALL_BUFFER, VFIO_STATUS_WRONG_STATE, VFIO_STATUS_NOT_MIGRATABLE,
+/// VFIO_STATUS_BAD_MEMORY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vfio_destination_init(
     destination: *mut vfio_destination,
