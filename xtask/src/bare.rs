@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result};
 use object::{Object as _, ObjectSection as _, SectionKind};
 
 use self::lab::Lab;
-use crate::cache::{check_tools, lock};
+use crate::cache::{check_tools, lock, remove};
 use crate::command::{self, Tally, cargo, output, step, workspace};
 use crate::sysroot::{self, Crates};
 use crate::vm;
@@ -32,9 +32,7 @@ pub(crate) fn run() -> Result<Tally> {
     let programs = step("building vfio-migrate and what looks into its devices", build_programs)?;
     let _lock = lock(&folder()?).context("cannot lock the machines' folder")?;
     let folder = folder()?.join("run");
-    if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
-    }
+    remove(&folder)?;
     fs::create_dir_all(&folder)?;
     println!("what the machines say goes to {}", folder.display());
     let lab = Lab::new(qemu, kernel, programs, folder);

@@ -126,7 +126,7 @@ pub(crate) fn check_tools(tools: &[(&str, &str)], otherwise: &str) -> Result<()>
 }
 
 /// Removes a folder that may not be there.
-fn remove(folder: &Path) -> Result<()> {
+pub(crate) fn remove(folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     }

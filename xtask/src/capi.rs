@@ -165,7 +165,7 @@ fn run_tests(command: &mut Command) -> Result<Tally> {
 fn other_machine(target: &str) -> Result<Tally> {
     let Some(machine) = machine::MACHINES.iter().find(|machine| machine.target == target) else {
         proved(Part::WithoutWords, |what, features| build_for(target, "z", what, features))?;
-        return Ok(Tally { passed: 1, failed: 0 });
+        return Ok(Tally::PASSED);
     };
     let library = proved(Part::Whole, |what, features| build_for(target, "3", what, features))?;
     machine::provide(&[machine])?;

@@ -20,6 +20,11 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// One that passed: what a check counts that has no tests of its own.
+    pub(crate) const PASSED: Self = Self { passed: 1, failed: 0 };
+    /// One that failed: what counts that broke off.
+    pub(crate) const FAILED: Self = Self { passed: 0, failed: 1 };
+
     /// True when tests ran and none failed: a run without any test proves nothing.
     pub(crate) fn all_passed(self) -> bool {
         self.passed > 0 && self.failed == 0
@@ -87,8 +92,9 @@ pub(crate) fn tests(command: &mut Command) -> Result<Tally> {
     for line in BufReader::new(child.stdout.take().context("the output is piped")?).lines() {
         let line = line?;
         println!("{line}");
-        let result = line.starts_with("test result:").then(|| Tally::parse(&line)).flatten();
-        tally = [tally].into_iter().chain(result).sum();
+        if let Some(result) = line.starts_with("test result:").then(|| Tally::parse(&line)).flatten() {
+            tally += result;
+        }
     }
     let status = child.wait()?;
     ensure!(status.success() || tally.failed > 0, "{shown}: {status}");

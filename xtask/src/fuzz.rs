@@ -192,7 +192,7 @@ fn replay(place: &Place, target: &Target, file: &Path) -> Result<Tally> {
     let findings = place.folder("findings", target)?;
     command.arg(format!("-artifact_prefix={}/", findings.display())).args(LIMITS).arg(file);
     let status = command.status().with_context(|| format!("cannot run {}", command::show(&command)))?;
-    Ok(if status.success() { Tally { passed: 1, failed: 0 } } else { Tally { passed: 0, failed: 1 } })
+    Ok(if status.success() { Tally::PASSED } else { Tally::FAILED })
 }
 
 /// What a run found: the end of its log, the input, and how to run it again.

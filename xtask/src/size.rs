@@ -105,11 +105,11 @@ fn told(what: &str, result: Result<String>) -> Tally {
     match result {
         Ok(text) => {
             println!("  ok {what}: {text}");
-            Tally { passed: 1, failed: 0 }
+            Tally::PASSED
         }
         Err(error) => {
             println!("  not ok {what}: {error:#}");
-            Tally { passed: 0, failed: 1 }
+            Tally::FAILED
         }
     }
 }

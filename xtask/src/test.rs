@@ -46,6 +46,9 @@ fn steps(options: &Options) -> Vec<Step> {
         ("lints", Box::new(|| check(CLIPPY))),
         ("lints, no std", Box::new(|| check(NO_STD_CLIPPY))),
         ("lints, std alone", Box::new(|| check(STD_CLIPPY))),
+    ];
+    steps.extend(APART.iter().map(|apart| -> Step { (apart.name, Box::new(|| apart.check())) }));
+    steps.extend::<Vec<Step>>(vec![
         ("examples", Box::new(|| check(&["build", "--workspace", "--all-features", "--examples"]))),
         ("tests", Box::new(|| tests(TESTS))),
         (
@@ -57,10 +60,7 @@ fn steps(options: &Options) -> Vec<Step> {
         ("sizes", Box::new(|| size::run(&size::Options::default()))),
         ("C interface", Box::new(move || capi::run(&capi::Options::of_ci(others)))),
         ("documentation", Box::new(documentation)),
-    ];
-    let first_tests = steps.iter().position(|(name, _)| *name == "examples").unwrap_or_default();
-    let apart = APART.iter().map(|apart| -> Step { (apart.name, Box::new(|| apart.check())) });
-    steps.splice(first_tests..first_tests, apart);
+    ]);
     if !options.skip_cross {
         steps.push(("other machines", Box::new(|| cross::run(&cross::Options::default()))));
     }
@@ -92,7 +92,7 @@ impl Row {
         if let Err(error) = &result {
             println!("{name}: {error:#}");
         }
-        let tally = result.unwrap_or(FAILED);
+        let tally = result.unwrap_or(Tally::FAILED);
         Self { name, seconds: start.elapsed().as_secs_f64(), tally }
     }
 
@@ -107,7 +107,7 @@ fn check(arguments: &[&str]) -> Result<Tally> {
     let mut command = command_of(arguments)?;
     let status = command.status().with_context(|| format!("cannot run {}", command::show(&command)))?;
     ensure!(status.success(), "{}: {status}", command::show(&command));
-    Ok(PASSED)
+    Ok(Tally::PASSED)
 }
 
 /// Builds the documentation of all features, and that of host without std.
@@ -150,11 +150,6 @@ fn command_of(arguments: &[&str]) -> Result<Command> {
     command.args(arguments).env("RUSTDOCFLAGS", "-D warnings").current_dir(workspace()?);
     Ok(command)
 }
-
-/// What a step counts that has no tests of its own.
-const PASSED: Tally = Tally { passed: 1, failed: 0 };
-/// What a step counts that broke off.
-const FAILED: Tally = Tally { passed: 0, failed: 1 };
 
 const CLIPPY: &[&str] = &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
 

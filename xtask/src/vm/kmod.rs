@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 
 use super::kernel::{self, IOMMUFD_FLAGS, SETS};
+use crate::cache::remove;
 use crate::command;
 
 /// The module's name.
@@ -42,9 +43,7 @@ fn renew(place: &Path, stamp: &str) -> Result<()> {
     if fs::read_to_string(&file).is_ok_and(|left| left == stamp) {
         return Ok(());
     }
-    if place.exists() {
-        fs::remove_dir_all(place).with_context(|| format!("cannot remove {}", place.display()))?;
-    }
+    remove(place)?;
     fs::create_dir_all(place)?;
     Ok(fs::write(file, stamp)?)
 }
